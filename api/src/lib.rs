@@ -1,0 +1,1 @@
+//! What programs and people talk to: types, client, server routers

@@ -1,0 +1,1 @@
+//! The netdump protocol: wire format, client, server, extents; no I/O

@@ -1,0 +1,1 @@
+//! The receiver: ingest, sessions, store, catalogue

@@ -1,0 +1,1 @@
+//! The virtual machine and the dump agent beside it
