@@ -1,1 +1,39 @@
-//! What programs and people talk to: types, client, server routers
+//! What programs and people talk to: the types of the REST contract, a client, and routers.
+//!
+//! The types are plain serde structs with the contract's field names, and grow by addition only. The routers do no
+//! work of their own: they translate HTTP to the two service traits, [`VmService`] (one process per machine) and
+//! [`CoreService`] (the receiver), and errors to RFC 9457 problems.
+//!
+//! ```text
+//!   CLI ──Client──┐ HTTP/1 over TCP or a unix socket
+//!                 ▼
+//!   routes: vms · cores · health · openapi ──► VmService / CoreService
+//! ```
+//!
+//! Features: `types` (default), `client`, `server`.
+
+#[cfg(feature = "client")]
+pub mod client;
+pub mod limits;
+#[cfg(feature = "server")]
+pub mod routes;
+#[cfg(feature = "server")]
+pub mod service;
+pub mod types;
+
+#[cfg(feature = "client")]
+pub use client::{Client, ClientError, Endpoint};
+#[cfg(feature = "server")]
+pub use routes::{core_router, openapi, vm_router};
+#[cfg(feature = "server")]
+pub use service::{CoreFileSource, CoreQuery, CoreService, ServiceError, VmService};
+pub use types::core::{
+    ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, DigestedExtent, ExtentPage, KernelHeaderFacts, NoteFacts,
+};
+pub use types::dump::{Dump, DumpPhase, DumpRequest, DumpState};
+pub use types::page::Page;
+pub use types::problem::Problem;
+pub use types::vm::{VmInfo, VmState, VmSummary};
+
+/// Version of the JSON objects; raised only when a field changes its meaning, never for an added field.
+pub const SCHEMA_VERSION: u32 = 1;

@@ -1,0 +1,381 @@
+//! A small blocking client: HTTP/1 over TCP or a unix socket, one connection per request.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use crate::limits;
+use crate::types::problem::Problem;
+
+/// How long a connection may take to come about, and how long an answer may stay away.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `HOST:PORT`.
+    Tcp(String),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// Reads `http://HOST:PORT`, `HOST:PORT`, `unix:PATH` or a path that begins with `/`.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with `text`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path {
+                "" => Err(format!("`{text}` names no socket; write unix:PATH")),
+                path => Ok(Self::Unix(PathBuf::from(path))),
+            };
+        }
+        if text.starts_with('/') {
+            return Ok(Self::Unix(PathBuf::from(text)));
+        }
+        if text.starts_with("https://") {
+            return Err(format!("`{text}`: only http:// and unix: are supported"));
+        }
+        let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let Some((host, port)) = address.rsplit_once(':') else {
+            return Err(format!("`{text}` has no port; write http://HOST:PORT or unix:PATH"));
+        };
+        if host.is_empty() || port.parse::<u16>().is_err() {
+            return Err(format!(
+                "`{text}` is not an address; write http://HOST:PORT or unix:PATH"
+            ));
+        }
+        Ok(Self::Tcp(address.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection, or it broke off before the answer.
+    #[error("cannot reach {endpoint}: {why}")]
+    Unreachable {
+        /// Where the server should be.
+        endpoint: String,
+        /// What the system said.
+        why: String,
+    },
+    /// The server refused, and said why.
+    #[error("{}", .0.detail)]
+    Problem(Box<Problem>),
+    /// The answer is not what the contract says.
+    #[error("{endpoint} gave an answer that is not understood: {why}")]
+    BadAnswer {
+        /// Where the server is.
+        endpoint: String,
+        /// What is wrong with the answer.
+        why: String,
+    },
+    /// The caller's sink for a download failed.
+    #[error("cannot store what was downloaded: {0}")]
+    Sink(#[source] std::io::Error),
+}
+
+impl ClientError {
+    /// HTTP status, if the server gave one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Problem(problem) => Some(problem.status),
+            _ => None,
+        }
+    }
+}
+
+/// A blocking client of one server.
+#[derive(Debug, Clone)]
+pub struct Client {
+    endpoint: Endpoint,
+}
+
+/// A small answer, wholly in memory.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status, 2xx.
+    pub status: u16,
+    /// The `Location` header.
+    pub location: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    /// A client of the server at `endpoint`; nothing is sent yet.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint }
+    }
+
+    /// A client over TCP, from `http://HOST:PORT`.
+    ///
+    /// # Errors
+    /// As [`Endpoint::parse`].
+    pub fn tcp(url: &str) -> Result<Self, String> {
+        Endpoint::parse(url).map(Self::new)
+    }
+
+    /// A client over a unix socket.
+    #[must_use]
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::new(Endpoint::Unix(path.into()))
+    }
+
+    /// Where the server is.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// `GET path`, answered in JSON.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let answer = self.request(Method::GET, path, &[], Bytes::new())?;
+        self.decode(&answer.body)
+    }
+
+    /// `POST path` with a JSON body and headers of the caller's choice.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer, ClientError> {
+        self.request(Method::POST, path, headers, body.into())
+    }
+
+    /// `DELETE path`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn delete(&self, path: &str) -> Result<Answer, ClientError> {
+        self.request(Method::DELETE, path, &[], Bytes::new())
+    }
+
+    /// Reads an answer's body as JSON.
+    ///
+    /// # Errors
+    /// [`ClientError::BadAnswer`].
+    pub fn decode<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|why| self.bad_answer(why.to_string()))
+    }
+
+    /// `GET path` into `sink`, piece by piece; gives the entity tag.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn download(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<Option<String>, ClientError> {
+        self.run(async {
+            let response = self.send(Method::GET, path, headers, Bytes::new()).await?;
+            let tag = header_text(&response, "etag");
+            let expected = header_text(&response, "content-length").and_then(|text| text.parse::<u64>().ok());
+            let mut body = response.into_body();
+            let mut taken = 0_u64;
+            while let Some(frame) = self.within(body.frame()).await? {
+                let frame = frame.map_err(|why| self.unreachable(why.to_string()))?;
+                if let Some(bytes) = frame.data_ref() {
+                    sink(bytes).map_err(ClientError::Sink)?;
+                    taken += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                }
+            }
+            match expected {
+                Some(expected) if expected != taken => {
+                    Err(self.unreachable(format!("the download ended after {taken} of {expected} bytes")))
+                }
+                _ => Ok(tag),
+            }
+        })
+    }
+
+    /// One request with a small answer.
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, ClientError> {
+        self.run(async {
+            let response = self.send(method, path, headers, body).await?;
+            let status = response.status().as_u16();
+            let location = header_text(&response, "location");
+            let body = self.collect(response).await?;
+            Ok(Answer { status, location, body })
+        })
+    }
+
+    /// Sends a request; an answer that is not 2xx is an error.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut request = Request::builder().method(method).uri(path).header("host", "coreferry");
+        if !body.is_empty() {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|why| self.bad_answer(format!("cannot ask for {path}: {why}")))?;
+        let response = match &self.endpoint {
+            Endpoint::Tcp(address) => {
+                let stream = self.within(TcpStream::connect(address)).await?;
+                self.exchange(
+                    TokioIo::new(stream.map_err(|why| self.unreachable(why.to_string()))?),
+                    request,
+                )
+                .await?
+            }
+            Endpoint::Unix(path) => {
+                let stream = self.within(UnixStream::connect(path)).await?;
+                self.exchange(
+                    TokioIo::new(stream.map_err(|why| self.unreachable(why.to_string()))?),
+                    request,
+                )
+                .await?
+            }
+        };
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = self.collect(response).await?;
+        Err(self.refusal(status, &body))
+    }
+
+    /// One exchange on a fresh connection.
+    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError>
+    where
+        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let handshake = self.within(hyper::client::conn::http1::handshake(stream)).await?;
+        let (mut sender, connection) = handshake.map_err(|why| self.unreachable(why.to_string()))?;
+        tokio::spawn(connection);
+        let response = self.within(sender.send_request(request)).await?;
+        response.map_err(|why| self.unreachable(why.to_string()))
+    }
+
+    /// The whole body of a small answer.
+    async fn collect(&self, response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
+        let mut body = response.into_body();
+        let mut all = Vec::new();
+        while let Some(frame) = self.within(body.frame()).await? {
+            let frame = frame.map_err(|why| self.unreachable(why.to_string()))?;
+            if let Some(bytes) = frame.data_ref() {
+                if all.len() + bytes.len() > limits::ANSWER_BYTES_MAX {
+                    return Err(self.bad_answer(format!("it is longer than {} bytes", limits::ANSWER_BYTES_MAX)));
+                }
+                all.extend_from_slice(bytes);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Runs `work` to its end on a runtime of its own.
+    fn run<T>(&self, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|why| self.unreachable(format!("cannot start an event loop: {why}")))?;
+        runtime.block_on(work)
+    }
+
+    /// Waits for `step`, but not for ever.
+    async fn within<T>(&self, step: impl Future<Output = T>) -> Result<T, ClientError> {
+        timeout(PATIENCE, step)
+            .await
+            .map_err(|_| self.unreachable(format!("no answer within {} s", PATIENCE.as_secs())))
+    }
+
+    /// The error for an answer that is not 2xx.
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        match serde_json::from_slice::<Problem>(body) {
+            Ok(problem) => ClientError::Problem(Box::new(problem)),
+            Err(_) => self.bad_answer(format!("status {status} without a problem in it")),
+        }
+    }
+
+    fn unreachable(&self, why: String) -> ClientError {
+        ClientError::Unreachable {
+            endpoint: self.endpoint.to_string(),
+            why,
+        }
+    }
+
+    fn bad_answer(&self, why: String) -> ClientError {
+        ClientError::BadAnswer {
+            endpoint: self.endpoint.to_string(),
+            why,
+        }
+    }
+}
+
+/// A header as text.
+fn header_text(response: &Response<Incoming>, name: &str) -> Option<String> {
+    response.headers().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_read_in_all_their_forms() {
+        let tcp = Endpoint::Tcp("127.0.0.1:20080".to_owned());
+        assert_eq!(Endpoint::parse("http://127.0.0.1:20080"), Ok(tcp.clone()));
+        assert_eq!(Endpoint::parse("http://127.0.0.1:20080/"), Ok(tcp.clone()));
+        assert_eq!(Endpoint::parse("127.0.0.1:20080"), Ok(tcp));
+        let unix = Endpoint::Unix(PathBuf::from("/run/x.sock"));
+        assert_eq!(Endpoint::parse("unix:/run/x.sock"), Ok(unix.clone()));
+        assert_eq!(Endpoint::parse("unix:///run/x.sock"), Ok(unix.clone()));
+        assert_eq!(Endpoint::parse("/run/x.sock"), Ok(unix));
+    }
+
+    #[test]
+    fn an_address_without_a_port_is_refused_with_the_way_out() {
+        for text in ["127.0.0.1", "http://host", "unix:", "https://h:1", ":80"] {
+            assert!(Endpoint::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_socket_is_unreachable() {
+        let error = Client::unix("/nonexistent/x.sock")
+            .get::<serde_json::Value>("/livez")
+            .unwrap_err();
+        assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    }
+}

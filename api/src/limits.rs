@@ -1,0 +1,22 @@
+//! Bounds of the REST interface, with the reason beside each number.
+
+/// Items of a page when the caller names no limit: a screenful or two.
+pub const PAGE_ITEMS_DEFAULT: usize = 50;
+
+/// Most items of a page: keeps an answer well below a megabyte.
+pub const PAGE_ITEMS_MAX: usize = 500;
+
+/// Extents of a page when the caller names no limit.
+pub const EXTENTS_DEFAULT: usize = 1000;
+
+/// Most extents of a page: their digests may have to be computed from at most as many chunks of 1 MiB.
+pub const EXTENTS_MAX: usize = 4000;
+
+/// Largest request body: a dump request is a few hundred bytes.
+pub const REQUEST_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Largest answer that the client keeps in memory (downloads are streamed): a page of 500 items with room to spare.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Longest `Idempotency-Key` that is taken: a UUID has 36 characters.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

@@ -1,0 +1,77 @@
+//! Routers over the service traits, and the OpenAPI document made from the same handlers.
+
+mod cores;
+mod files;
+mod health;
+mod problems;
+mod vms;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::limits;
+use crate::service::{CoreService, ServiceError, VmService};
+
+/// The routes of the receiver: cores, health, metrics and the document.
+pub fn core_router(service: Arc<dyn CoreService>) -> Router {
+    let (router, _) = core_routes().with_state(service).split_for_parts();
+    finished(router)
+}
+
+/// The routes of a process that runs machines: machines, dumps, liveness and the document.
+pub fn vm_router(service: Arc<dyn VmService>) -> Router {
+    let (router, _) = vm_routes().with_state(service).split_for_parts();
+    finished(router)
+}
+
+/// The whole document (OpenAPI 3.1): what the receiver and the machines' processes serve together.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("coreferry")
+        .version("1")
+        .description(Some(
+            "Dumps of crashed guests and the cores that are made of them. The receiver serves the paths of cores, each \
+             process that runs machines serves the paths of machines and dumps. Errors are problems of RFC 9457.",
+        ))
+        .build();
+    let mut document = OpenApiBuilder::new().info(info).build();
+    document.merge(core_routes().into_openapi());
+    document.merge(vm_routes().into_openapi());
+    document
+}
+
+/// The receiver's routes with their descriptions.
+fn core_routes() -> OpenApiRouter<Arc<dyn CoreService>> {
+    OpenApiRouter::new().merge(cores::routes()).merge(health::core_routes())
+}
+
+/// The machines' routes with their descriptions.
+fn vm_routes() -> OpenApiRouter<Arc<dyn VmService>> {
+    OpenApiRouter::new().merge(vms::routes()).merge(health::vm_routes())
+}
+
+/// Adds what every router has: the document, answers for unknown paths, a bound on request bodies.
+fn finished(router: Router) -> Router {
+    router
+        .route("/openapi.json", get(|| async { axum::Json(openapi()) }))
+        .fallback(problems::unknown_path)
+        .method_not_allowed_fallback(problems::unknown_method)
+        .layer(axum::extract::DefaultBodyLimit::max(limits::REQUEST_BODY_BYTES_MAX))
+}
+
+/// Runs a blocking service call off the event loop.
+async fn blocking<T, F>(call: F) -> Result<T, problems::Refusal>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ServiceError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(call).await {
+        Ok(outcome) => outcome.map_err(problems::Refusal::from),
+        Err(_) => Err(ServiceError::Internal("the request was dropped before it was answered".to_owned()).into()),
+    }
+}

@@ -1,0 +1,230 @@
+//! Cores: stored dumps with their manifests.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What became of a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CoreState {
+    /// A session is still bringing it.
+    Receiving,
+    /// No byte is lost.
+    Complete,
+    /// Bytes are lost, or the sender fell silent.
+    Incomplete,
+    /// Cancelled by the sender, or refused by the receiver.
+    Aborted,
+    /// What is stored contradicts its digests or its own trailer.
+    Corrupt,
+    /// The manifest is there, the file is not.
+    Missing,
+    /// The file was removed by the retention rules; the record is kept.
+    Pruned,
+    /// Only the record was taken, the memory never was.
+    RecordOnly,
+}
+
+impl CoreState {
+    /// The name used in JSON, on the command line and in queries.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Receiving => "receiving",
+            Self::Complete => "complete",
+            Self::Incomplete => "incomplete",
+            Self::Aborted => "aborted",
+            Self::Corrupt => "corrupt",
+            Self::Missing => "missing",
+            Self::Pruned => "pruned",
+            Self::RecordOnly => "record-only",
+        }
+    }
+
+    /// All states, in the order of the contract.
+    pub const ALL: [Self; 8] = [
+        Self::Receiving,
+        Self::Complete,
+        Self::Incomplete,
+        Self::Aborted,
+        Self::Corrupt,
+        Self::Missing,
+        Self::Pruned,
+        Self::RecordOnly,
+    ];
+
+    /// The state of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+impl std::fmt::Display for CoreState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A range of bytes of the vmcore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ByteRange {
+    /// First byte, as a file offset.
+    pub offset: u64,
+    /// Number of bytes.
+    pub length: u64,
+}
+
+/// One line of the list of cores.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CoreSummary {
+    /// Id, a version 7 UUID: sorts by time.
+    pub id: String,
+    /// Name of the guest: from the kernel dump header, the sender's note or the herald's label, else its address.
+    pub guest: String,
+    /// `ADDRESS:PORT` of the sender.
+    pub client_addr: String,
+    /// When the core was kept; while it is being received, when its session began. RFC 3339, UTC.
+    pub received_at: String,
+    /// What became of it.
+    pub state: CoreState,
+    /// The kernel's panic text, where one came.
+    pub panic: Option<String>,
+    /// Normalised crash site by which cores group, where it is known.
+    pub signature: Option<String>,
+    /// What kind of file the vmcore is: `elf`, `minidump`, or `unknown`.
+    pub format: String,
+    /// Length of the vmcore, holes included.
+    pub file_len_bytes: u64,
+    /// Bytes of it that arrived.
+    pub stored_bytes: u64,
+    /// Ranges whose content is lost; zero and excluded ranges are not among them.
+    pub holes: Vec<ByteRange>,
+    /// Operating system and release of the guest, where they are known.
+    pub kernel: Option<String>,
+}
+
+/// The fields of a FreeBSD kernel dump header (`sys/sys/kerneldump.h`), text escaped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KernelHeaderFacts {
+    /// Architecture, such as `amd64`.
+    pub architecture: String,
+    /// Version of the header, 1 to 4.
+    pub version: u32,
+    /// Version of the architecture's part.
+    pub architecture_version: u32,
+    /// Length of the dump.
+    pub dump_length_bytes: u64,
+    /// When the dump began, in seconds since 1970.
+    pub dump_time_s: u64,
+    /// Length of the key block; 0 when the dump is not encrypted.
+    pub key_length_bytes: u32,
+    /// Block size of the sender.
+    pub block_length_bytes: u32,
+    /// Compression, as its number: 0 none, 1 gzip, 2 zstd.
+    pub compression: u8,
+    /// Host name of the guest.
+    pub hostname: String,
+    /// Version of its kernel.
+    pub version_string: String,
+    /// Panic text.
+    pub panic_string: String,
+    /// Whether the header's parity holds.
+    pub parity_ok: bool,
+}
+
+/// What the sender's own note inside the core says about the crash, text escaped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NoteFacts {
+    /// Id of the dump at the sender.
+    pub dump_id: Option<String>,
+    /// Name of the machine.
+    pub vm: Option<String>,
+    /// What made the agent take the dump.
+    pub trigger: Option<String>,
+    /// Panic text.
+    pub panic: Option<String>,
+    /// Operating system.
+    pub os: Option<String>,
+    /// Release of its kernel.
+    pub release: Option<String>,
+    /// Number of the processor that crashed.
+    pub crashed_cpu: Option<u32>,
+    /// When the trigger came. RFC 3339, UTC.
+    pub triggered_at: Option<String>,
+    /// When the machine stood still. RFC 3339, UTC.
+    pub frozen_at: Option<String>,
+    /// Build id of the kernel, in hexadecimal.
+    pub build_id: Option<String>,
+    /// The last lines of the console.
+    pub console_tail: Option<String>,
+}
+
+/// One file of a core.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CoreFile {
+    /// Name, such as `vmcore` or `info.txt`.
+    pub name: String,
+    /// Length.
+    pub length_bytes: u64,
+    /// Digest with its method before a colon; for the vmcore it is made over its chunk digests.
+    pub digest: String,
+}
+
+/// Everything known about one core.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CoreInfo {
+    /// Version of this object.
+    pub schema_version: u32,
+    /// The same fields as in the list.
+    #[serde(flatten)]
+    pub summary: CoreSummary,
+    /// Why the core is not complete, in a sentence.
+    pub reason: Option<String>,
+    /// When the session began. RFC 3339, UTC.
+    pub started_at: String,
+    /// Address and port that the sender dialled.
+    pub server_addr: String,
+    /// The path that the sender's herald asked for: a label, never a path here. Escaped.
+    pub herald_label: Option<String>,
+    /// Bytes that the file itself declares to be zero.
+    pub zero_bytes: u64,
+    /// Bytes that were left out on purpose; their content is unknown.
+    pub excluded_bytes: u64,
+    /// Bytes that are lost.
+    pub lost_bytes: u64,
+    /// The kernel dump header, where one came.
+    pub kernel_header: Option<KernelHeaderFacts>,
+    /// The sender's note, where the core has one.
+    pub note: Option<NoteFacts>,
+    /// Datagrams that came in more than once.
+    pub duplicate_packets: u64,
+    /// The files of this core.
+    pub files: Vec<CoreFile>,
+}
+
+/// A received range with its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DigestedExtent {
+    /// First byte, as a file offset.
+    pub offset: u64,
+    /// Number of bytes; an extent never crosses a chunk of 1 MiB.
+    pub length: u64,
+    /// `blake3:` and the digest of these bytes in hexadecimal.
+    pub digest: String,
+}
+
+/// A run of a core's received ranges, in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExtentPage {
+    /// Version of this object.
+    pub schema_version: u32,
+    /// Length of the vmcore, holes included.
+    pub file_len_bytes: u64,
+    /// The extents.
+    pub items: Vec<DigestedExtent>,
+    /// Ranges whose content is lost, of the whole file.
+    pub lost: Vec<ByteRange>,
+    /// What to give as `cursor` for the next run; none at the end.
+    pub next_cursor: Option<String>,
+}

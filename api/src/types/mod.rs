@@ -1,0 +1,7 @@
+//! The types of the contract. Times are RFC 3339 in UTC, sizes are in bytes.
+
+pub mod core;
+pub mod dump;
+pub mod page;
+pub mod problem;
+pub mod vm;
