@@ -1,2 +1,20 @@
-//! The command line of coreferry.
-fn main() {}
+//! The command line of coreferry: parse, call, print.
+
+mod cli;
+mod cli_failure;
+mod commands;
+mod output;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::parse();
+    output::start_log(&cli.command);
+    match commands::run(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::complain(&failure);
+            failure.exit().into()
+        }
+    }
+}
