@@ -1,1 +1,45 @@
-//! Dump file formats: ELF64 core, notes, trailer, FreeBSD kernel dump header; no I/O
+//! Dump file formats, as pure functions over bytes: no files, sockets, clocks or threads.
+//!
+//! The main product is our vmcore: an ELF64 core behind a fixed header room, followed by a trailer that declares the
+//! state of every page and carries the digests, so that the file proves itself wherever it is copied. The rest reads and
+//! writes what stands around such a file: notes, other people's ELF cores and the FreeBSD kernel dump header.
+//!
+//! ```text
+//!  0            1 MiB                              memory_end             file_len
+//!  ├────────────┼────────────┬──────────┬──────────┼──────────────────────┤
+//!  │ header room│ RAM range 0│ RAM range│   ...    │ trailer       footer │
+//!  │ Ehdr phdrs │ (file offsets depend on the      │ page states, digests │
+//!  │ notes, 0…0 │  ranges alone; zero pages: holes)│ never a zero page    │
+//!  └────────────┴────────────┴──────────┴──────────┴──────────────────────┘
+//! ```
+//!
+//! - [`elf`]: where everything stands in our file ([`elf::Layout`]), and the bytes of the header room
+//! - [`notes`]: ELF notes: iterator, registers (`CORE`, `QEMU`), `VMCOREINFO`
+//! - [`coreferry`]: the `COREFERRY` note, what the agent knows about the crash
+//! - [`trailer`]: page-state map and digests; `docs/trailer.md` is its specification
+//! - [`reader`]: the head of any ELF64 core, ours or another writer's
+//! - [`rewrite`]: another writer's ELF core laid out as ours
+//! - [`kernel_header`]: the FreeBSD kernel dump header and savecore's info text
+//! - [`cpu`], [`memory`], [`zero`]: registers, RAM ranges, the zero-page test
+//! - [`limits`]: every bound, with its reason
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
+#![forbid(unsafe_code)]
+
+mod bytes;
+pub mod coreferry;
+pub mod cpu;
+pub mod elf;
+pub mod kernel_header;
+pub mod limits;
+pub mod memory;
+pub mod notes;
+pub mod reader;
+pub mod rewrite;
+pub mod trailer;
+pub mod zero;
+
+pub use coreferry::{CoreferryNote, VcpuStop};
+pub use cpu::{CpuState, DescriptorTable, SegmentFlags, SegmentRegister};
+pub use limits::{HEADER_ROOM_LEN, PAGE_LEN};
+pub use memory::MemoryRange;
+pub use zero::is_zero;

@@ -1,0 +1,14 @@
+//! Our ELF64 core: [`Layout`] says where every byte of memory stands, [`Layout::header`] makes the header room.
+//!
+//! The order that every reader accepts: ELF header, program headers directly behind it at offset 64 (makedumpfile reads
+//! them there), PT_NOTE first, the notes before all memory (crash looks nowhere else), page-aligned PT_LOADs with
+//! `p_align` 0 (with 4096, crash takes the file for its older "netdump" flavour, crash netdump.c), `p_filesz` equal to
+//! `p_memsz`, and zero pages inside the segments, as holes of the file.
+
+mod constants;
+mod header;
+mod layout;
+
+pub(crate) use constants::*;
+pub use header::{HeaderError, HeaderInput, TextMapping};
+pub use layout::{Layout, LayoutError, Segment};

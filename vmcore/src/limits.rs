@@ -1,0 +1,51 @@
+//! Every bound of this crate, with the reason for its number.
+
+/// Length of a page, the unit of dumping, in bytes. x86-64 base page; also netdump's data unit.
+pub const PAGE_LEN: u64 = 4096;
+
+/// [`PAGE_LEN`] as the type that slices use.
+pub const PAGE_LEN_USIZE: usize = 4096;
+
+/// Room for ELF header, program headers and notes at the start of the file, in bytes.
+///
+/// Fixed, so that the file offset of a page depends on the RAM ranges alone and memory can be sent before the notes are
+/// known. 1 MiB holds 1024 vCPUs with their notes and was seen to be accepted by crash, drgn, makedumpfile and gdb.
+pub const HEADER_ROOM_LEN: u64 = 1 << 20;
+
+/// The extent of the file that one digest of the trailer covers, in bytes.
+///
+/// Small enough to name what is damaged and to fetch it again, large enough that the table stays at 96 KiB per GiB.
+pub const CHUNK_LEN: u64 = 1 << 20;
+
+/// Pages in a whole chunk; its page map is a bitmap of so many bits.
+pub const CHUNK_PAGES: usize = 256;
+
+/// Longest vmcore, in bytes. ext4 with 4 KiB blocks ends a file there, so nothing longer could be stored as one file.
+pub const FILE_LEN_MAX: u64 = 16 << 40;
+
+/// Highest guest physical address plus one. x86-64 defines at most 52 physical address bits (AMD64 APM vol. 2, 5.1).
+pub const GPA_END_MAX: u64 = 1 << 52;
+
+/// Most program headers a plain ELF header can count; 0xffff (PN_XNUM) means "see section 0" (elf(5)).
+pub const PROGRAM_HEADERS_MAX: usize = 65_534;
+
+/// Most program headers that are read from someone else's core.
+///
+/// QEMU's paging dump of a 512 MiB guest had 65,710; four times that is 14 MiB of table, still harmless.
+pub const READ_PROGRAM_HEADERS_MAX: usize = 262_144;
+
+/// Longest VMCOREINFO text that is kept, in bytes. Linux caps it at one page (VMCOREINFO_BYTES), 64 KiB at most.
+pub const VMCOREINFO_LEN_MAX: usize = 65_536;
+
+/// Longest JSON text of a COREFERRY note, in bytes. Leaves room for 1024 vCPUs in the header room.
+pub const COREFERRY_LEN_MAX: usize = 131_072;
+
+/// Longest name of an ELF note that is read, in bytes. The longest known ("VMCOREINFO") has 11; a name is never a payload.
+pub const NOTE_NAME_LEN_MAX: usize = 256;
+
+/// Most vCPUs whose registers are taken from a foreign core. Above any KVM limit (KVM_MAX_VCPUS is 4096 at most).
+pub const READ_CPUS_MAX: usize = 8192;
+
+const _: () = assert!(CHUNK_PAGES as u64 * PAGE_LEN == CHUNK_LEN);
+const _: () = assert!(PAGE_LEN_USIZE as u64 == PAGE_LEN);
+const _: () = assert!(HEADER_ROOM_LEN.is_multiple_of(CHUNK_LEN));
