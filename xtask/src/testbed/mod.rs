@@ -1,0 +1,110 @@
+//! What the tests need and a new machine lacks: stock kernels with their symbols, crash, makedumpfile, gdb, QEMU, passt,
+//! busybox, drgn, and an initramfs whose init can crash its kernel.
+//!
+//! Layout, below `testbed/` of the cache:
+//!
+//! ```text
+//! bin/NAME             runs an unpacked program with its own libraries: crash gdb makedumpfile passt python3 drgn qemu-…
+//! pkgs/                unpacked packages, everything they depend on included
+//! kernel/              the unpacked kernel package; vmlinuz and release (its version) beside boot/ and lib/
+//! vmlinux              the same kernel with debug information
+//! venv/                drgn for bin/python3
+//! l2.cpio              initramfs of the panicking guest: `crash=1` on the kernel command line makes it panic
+//! ```
+//!
+//! Every part is made in a temporary folder and renamed into place, with a stamp that says what it was made of: a part
+//! with another stamp is made anew. A part that cannot be made is told with the reason; the others are not affected.
+
+mod apt;
+mod cpio;
+mod initramfs;
+mod kernel;
+mod part;
+mod programs;
+
+use std::{fs::File, path::PathBuf, thread};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::{process, workspace};
+use apt::Apt;
+use part::Part;
+
+/// Where the testbed is kept.
+pub(crate) fn dir() -> PathBuf {
+    workspace::cache_dir().join("testbed")
+}
+
+/// Fetches everything and says what could not be had.
+pub(crate) fn run() -> Result<()> {
+    let missing = fetch();
+    missing.iter().for_each(|reason| println!("SKIP: {reason}"));
+    println!("testbed in {}", dir().display());
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        bail!("{} parts of the testbed are missing", missing.len())
+    }
+}
+
+/// Makes what is not there yet and returns a sentence for each part that cannot be made.
+pub(crate) fn fetch() -> Vec<String> {
+    match fetch_parts() {
+        Ok(failures) => failures.iter().map(|error| format!("testbed: {error:#}")).collect(),
+        Err(error) => vec![format!("testbed: {error:#}")],
+    }
+}
+
+fn fetch_parts() -> Result<Vec<anyhow::Error>> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!("needs Linux on x86-64, for the guests are stock kernels of that machine");
+    }
+    let dir = dir();
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    // Two runs at once would fetch twice and trip over each other.
+    let lock = File::create(dir.join("lock")).context("cannot make the testbed's lock file")?;
+    lock.lock().context("cannot lock the testbed")?;
+
+    let programs = Part::new(&dir, "pkgs", programs::recipe());
+    let shims = Part::new(&dir, "bin", programs::shims_recipe());
+    let venv = Part::new(&dir, "venv", programs::venv_recipe());
+    let kernel = Part::new(&dir, "kernel", kernel::recipe());
+    let vmlinux = Part::new(&dir, "vmlinux", kernel::symbols_recipe());
+    let initramfs = Part::new(&dir, "l2.cpio", initramfs::recipe());
+    if [&programs, &shims, &venv, &kernel, &vmlinux, &initramfs]
+        .iter()
+        .all(|part| part.is_current())
+    {
+        return Ok(Vec::new());
+    }
+    if let Some(program) = ["apt-get", "apt-cache", "dpkg-deb", "tar"]
+        .iter()
+        .find(|program| !process::on_path(program))
+    {
+        bail!("no {program} on the PATH; the stock kernels and tools come as Debian packages");
+    }
+    let apt = Apt::open(&dir.join("apt"))?;
+    // The symbols are by far the largest download: they come beside everything else.
+    let (programs, kernel, vmlinux) = thread::scope(|scope| {
+        let programs = scope.spawn(|| {
+            programs.make(|place| programs::unpack(&apt, place))?;
+            shims.make(programs::write_shims)?;
+            venv.make(|place| programs::install_drgn(&dir, place))
+        });
+        let vmlinux = scope.spawn(|| vmlinux.make(|place| kernel::fetch_symbols(&apt, place)));
+        let kernel = kernel.make(|place| kernel::unpack(&apt, place));
+        (joined(programs.join()), kernel, joined(vmlinux.join()))
+    });
+    let mut failures: Vec<anyhow::Error> = [programs, kernel, vmlinux]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    if failures.is_empty() {
+        failures.extend(initramfs.make(|place| initramfs::build(&dir, place)).err());
+    }
+    Ok(failures)
+}
+
+fn joined(result: thread::Result<Result<()>>) -> Result<()> {
+    result.map_err(|_| anyhow!("a fetching thread panicked"))?
+}

@@ -1,0 +1,96 @@
+//! Programs that the tests use as judges or as the other side, unpacked with all their libraries.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use super::apt::Apt;
+use crate::process;
+
+/// The packages; what they depend on comes along.
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "crash",
+    "gdb",
+    "makedumpfile",
+    "passt",
+    "python3",
+    "python3-pip",
+    "qemu-system-x86",
+];
+
+/// The debugger for kernels that comes as a Python package, with its version.
+const DRGN: &str = "drgn==0.3.0";
+
+/// Programs with a shim in `bin/`: name, path below `pkgs/`, arguments in front, environment.
+const SHIMS: &[(&str, &str, &str, &str)] = &[
+    ("busybox", "bin/busybox", "", ""),
+    ("crash", "usr/bin/crash", "", ""),
+    ("gdb", "usr/bin/gdb", "", r#"PYTHONHOME="$P/usr""#),
+    ("makedumpfile", "usr/bin/makedumpfile", "", ""),
+    ("passt", "usr/bin/passt", "", ""),
+    ("python3", "usr/bin/python3.11", "", PYTHON),
+    ("drgn", "usr/bin/python3.11", "-m drgn", PYTHON),
+    ("qemu-system-x86_64", "usr/bin/qemu-system-x86_64", QEMU_DATA, QEMU),
+];
+
+const PYTHON: &str = r#"PYTHONHOME="$P/usr" PYTHONPATH="$T/venv""#;
+const QEMU: &str = r#"QEMU_MODULE_DIR="$P/usr/lib/x86_64-linux-gnu/qemu""#;
+const QEMU_DATA: &str = r#"-L "$P/usr/share/qemu" -L "$P/usr/share/seabios""#;
+
+/// What the unpacked packages are made of.
+pub(crate) fn recipe() -> String {
+    format!("1 {}", PACKAGES.join(" "))
+}
+
+/// What the shims are made of: their text.
+pub(crate) fn shims_recipe() -> String {
+    SHIMS.iter().map(shim).collect()
+}
+
+/// What the folder of drgn is made of.
+pub(crate) fn venv_recipe() -> String {
+    format!("1 {DRGN}")
+}
+
+/// Unpacks the packages.
+pub(crate) fn unpack(apt: &Apt, place: &Path) -> Result<()> {
+    apt.unpack_with_dependencies(PACKAGES, place)
+}
+
+/// Writes a small shell script for each program.
+pub(crate) fn write_shims(place: &Path) -> Result<()> {
+    fs::create_dir_all(place)?;
+    for entry in SHIMS {
+        let path = place.join(entry.0);
+        fs::write(&path, shim(entry)).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// A script that runs an unpacked program under the unpacked dynamic loader, so that program, loader and C library are of
+/// one build whatever the machine has. Only this program sees those libraries, what it starts does not.
+fn shim((_, path, arguments, environment): &(&str, &str, &str, &str)) -> String {
+    let loader = r#""$P/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2""#;
+    let libraries = r#""$P/lib/x86_64-linux-gnu:$P/usr/lib/x86_64-linux-gnu""#;
+    let start = match *path {
+        // Statically linked: there is nothing to load.
+        "bin/busybox" => String::new(),
+        _ => format!("{loader} --argv0 \"$0\" --library-path {libraries} "),
+    };
+    format!(
+        "#!/bin/sh\n\
+         T=$(cd \"$(dirname \"$0\")/..\" && pwd); P=$T/pkgs\n\
+         exec env {environment} {start}\"$P/{path}\" {arguments} \"$@\"\n"
+    )
+}
+
+/// Installs drgn for the unpacked Python, into a folder that only its shim looks into.
+pub(crate) fn install_drgn(testbed: &Path, place: &Path) -> Result<()> {
+    let mut pip = Command::new(testbed.join("bin/python3"));
+    pip.args(["-m", "pip", "install", "--quiet", "--no-cache-dir", "--target"])
+        .arg(place)
+        .arg(DRGN);
+    process::read(&mut pip).map(drop)
+}
