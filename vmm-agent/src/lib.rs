@@ -1,1 +1,7 @@
 //! The virtual machine and the dump agent beside it
+
+pub mod detect;
+pub mod devices;
+pub mod kvm;
+pub mod limits;
+pub mod memory;

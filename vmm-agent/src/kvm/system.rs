@@ -1,0 +1,67 @@
+//! `/dev/kvm` itself.
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm};
+
+use super::KvmError;
+
+/// Version that every KVM since Linux 2.6.22 has (linux/kvm.h, KVM_API_VERSION).
+const API_VERSION: i32 = 12;
+
+/// An open `/dev/kvm` that has what a guest needs.
+#[derive(Debug)]
+pub struct System {
+    pub(super) kvm: Kvm,
+}
+
+impl System {
+    /// Opens `/dev/kvm`.
+    ///
+    /// # Errors
+    /// [`KvmError`]: its text says what to do.
+    pub fn open() -> Result<System, KvmError> {
+        let kvm = Kvm::new().map_err(|error| match error.errno() {
+            libc::ENOENT | libc::ENXIO | libc::ENODEV => KvmError::NoDevice,
+            libc::EACCES | libc::EPERM => KvmError::NoRight,
+            _ => KvmError::ioctl("open /dev/kvm")(error),
+        })?;
+        let found = kvm.get_api_version();
+        if found != API_VERSION {
+            return Err(KvmError::ApiVersion { found });
+        }
+        let needed = [
+            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+            (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+            (Cap::Irqfd, "KVM_CAP_IRQFD"),
+            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+        ];
+        for (capability, what) in needed {
+            if !kvm.check_extension(capability) {
+                return Err(KvmError::Lacks { what });
+            }
+        }
+        Ok(System { kvm })
+    }
+
+    /// Most vCPUs of one guest (KVM_CAP_MAX_VCPUS).
+    #[must_use]
+    pub fn vcpus_max(&self) -> usize {
+        self.kvm.get_max_vcpus()
+    }
+
+    /// The CPUID leaves that KVM supports, made those of vCPU `index`: its APIC id goes into leaves 1 and 0xb (Intel SDM
+    /// volume 2, CPUID).
+    pub(super) fn cpuid_of(&self, index: u8) -> Result<CpuId, KvmError> {
+        let mut cpuid = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(KvmError::ioctl("read the CPUID leaves it supports"))?;
+        for entry in cpuid.as_mut_slice() {
+            match entry.function {
+                1 => entry.ebx = (entry.ebx & 0x00ff_ffff) | u32::from(index) << 24,
+                0xb | 0x1f => entry.edx = u32::from(index),
+                _ => {}
+            }
+        }
+        Ok(cpuid)
+    }
+}

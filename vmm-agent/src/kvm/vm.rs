@@ -1,0 +1,128 @@
+//! One virtual machine: memory slots, interrupt controllers, clock.
+#![allow(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION hands host memory to the guest")]
+use std::sync::Arc;
+
+use kvm_bindings::{kvm_clock_data, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_ioctls::VmFd;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{KvmError, System, Vcpu};
+use crate::memory::{GuestMemory, GuestMemoryBackend, GuestMemoryRegion};
+
+/// Three pages that KVM on Intel hosts needs for real mode; in the hole for devices, below the firmware's place
+/// (Linux Documentation/virt/kvm/api.rst, KVM_SET_TSS_ADDR).
+const TSS_GPA: usize = 0xfffb_d000;
+/// One page, likewise (KVM_SET_IDENTITY_MAP_ADDR).
+const IDENTITY_MAP_GPA: u64 = 0xfffb_c000;
+
+/// A virtual machine with its memory, which lives as long as the machine does.
+#[derive(Debug)]
+pub struct Vm {
+    fd: VmFd,
+    system: System,
+    _memory: Arc<GuestMemory>,
+}
+
+/// The guest's clock at one moment (KVM_GET_CLOCK).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// kvmclock in nanoseconds.
+    pub nanoseconds: u64,
+}
+
+impl Vm {
+    /// Makes a machine with `memory`, the in-kernel interrupt controllers and the PIT.
+    ///
+    /// # Errors
+    /// [`KvmError::Ioctl`].
+    pub fn create(system: System, memory: Arc<GuestMemory>) -> Result<Vm, KvmError> {
+        let fd = system
+            .kvm
+            .create_vm()
+            .map_err(KvmError::ioctl("create a virtual machine"))?;
+        fd.set_identity_map_address(IDENTITY_MAP_GPA)
+            .map_err(KvmError::ioctl("place its identity map"))?;
+        fd.set_tss_address(TSS_GPA)
+            .map_err(KvmError::ioctl("place its task state"))?;
+        fd.create_irq_chip()
+            .map_err(KvmError::ioctl("create interrupt controllers"))?;
+        fd.create_pit2(kvm_pit_config::default())
+            .map_err(KvmError::ioctl("create a timer (PIT)"))?;
+        for (slot, region) in (0..).zip(memory.ram().iter()) {
+            let slot = kvm_userspace_memory_region {
+                slot,
+                flags: 0,
+                guest_phys_addr: region.start_addr().0,
+                memory_size: region.len(),
+                userspace_addr: region.as_ptr() as u64,
+            };
+            // SAFETY: address and size are those of a mapping that `memory` owns; the machine keeps `memory` alive, and
+            // the fields are dropped in order, the machine before its memory.
+            unsafe { fd.set_user_memory_region(slot) }.map_err(KvmError::ioctl("give it memory"))?;
+        }
+        Ok(Vm {
+            fd,
+            system,
+            _memory: memory,
+        })
+    }
+
+    /// Makes vCPU number `index`, runnable at once.
+    ///
+    /// # Errors
+    /// [`KvmError::Ioctl`].
+    pub fn create_vcpu(&self, index: u8) -> Result<Vcpu, KvmError> {
+        let fd = self
+            .fd
+            .create_vcpu(u64::from(index))
+            .map_err(KvmError::ioctl("create a vCPU"))?;
+        let cpuid = self.system.cpuid_of(index)?;
+        fd.set_cpuid2(&cpuid).map_err(KvmError::ioctl("set a vCPU's CPUID"))?;
+        Ok(Vcpu::new(index, fd))
+    }
+
+    /// Connects an event to an interrupt line: each write to `event` is one edge.
+    ///
+    /// # Errors
+    /// [`KvmError::Ioctl`].
+    pub fn connect_irq(&self, event: &EventFd, irq: u32) -> Result<(), KvmError> {
+        self.fd
+            .register_irqfd(event, irq)
+            .map_err(KvmError::ioctl("connect an interrupt line"))
+    }
+
+    /// Sets the level of an interrupt line, for devices whose interrupts are levels.
+    ///
+    /// # Errors
+    /// [`KvmError::Ioctl`].
+    pub fn set_irq_level(&self, irq: u32, asserted: bool) -> Result<(), KvmError> {
+        self.fd
+            .set_irq_line(irq, asserted)
+            .map_err(KvmError::ioctl("set an interrupt line"))
+    }
+
+    /// Reads the guest's clock.
+    ///
+    /// # Errors
+    /// [`KvmError::Ioctl`].
+    pub fn clock(&self) -> Result<Clock, KvmError> {
+        let clock = self.fd.get_clock().map_err(KvmError::ioctl("read the guest's clock"))?;
+        Ok(Clock {
+            nanoseconds: clock.clock,
+        })
+    }
+
+    /// Sets the guest's clock, so that it goes on from there.
+    ///
+    /// # Errors
+    /// [`KvmError::Ioctl`].
+    pub fn set_clock(&self, clock: Clock) -> Result<(), KvmError> {
+        let data = kvm_clock_data {
+            clock: clock.nanoseconds,
+            ..Default::default()
+        };
+        self.fd
+            .set_clock(&data)
+            .map_err(KvmError::ioctl("set the guest's clock"))
+    }
+}

@@ -1,0 +1,34 @@
+//! Every limit of this crate, with its reason.
+use std::time::Duration;
+
+/// How long a guest that said CRASHLOADED may take for a dump of its own before the host dumps it. A kdump of a large
+/// guest over a slow link takes minutes, and a hung one must not wait for ever.
+pub const CRASH_LOADED_GRACE: Duration = Duration::from_secs(10 * 60);
+
+/// Most vCPUs of a guest. The dump header room and the demo guest are sized for it.
+pub const VCPUS_MAX: u8 = 8;
+
+/// Most memory of a guest in MiB: 1 TiB, far below what one memfd and the 46-bit addresses of common hosts carry.
+pub const MEM_MIB_MAX: u64 = 1 << 20;
+
+/// Most RAM below 4 GiB in bytes; the rest up to 4 GiB is for devices, as on common PC chipsets.
+pub const LOW_RAM_MAX_BYTES: u64 = 3 << 30;
+
+/// Largest kernel image that is read, in bytes. A debug vmlinux with its symbols is about 800 MB.
+pub const KERNEL_LEN_MAX: u64 = 2 << 30;
+
+/// Bytes of serial output that are kept for the dump's console tail (64 KiB is about the last 800 lines).
+pub const CONSOLE_TAIL_LEN: usize = 64 * 1024;
+
+/// Longest console line that is searched for a panic; a line that is longer is searched in pieces.
+pub const CONSOLE_LINE_MAX: usize = 1024;
+
+/// How long a vCPU gets to leave the guest when it is asked to. It needs microseconds; an emulating KVM under load
+/// needs milliseconds. More means that KVM is stuck.
+pub const VCPU_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a vCPU that has not left the guest is kicked again.
+pub const VCPU_KICK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Longest panic text that is taken over into a trigger, in bytes.
+pub const PANIC_TEXT_MAX: usize = 2048;
