@@ -37,7 +37,7 @@ pub mod spec;
 
 #[cfg(feature = "device")]
 pub use device::{
-    Actions, ChecksumOffload, Dma, DmaError, Em, EmConfig, EmState, FrameSink, Offload, Offloads, Segmentation,
+    Actions, ChecksumOffload, Dma, DmaError, Em, EmConfig, EmState, Faults, FrameSink, Offload, Offloads, Segmentation,
     SegmentationKind, TxFrame,
 };
 pub use polled::{Bus, Polled, PolledError, QueueError, Window};

@@ -14,7 +14,7 @@
 use core::fmt;
 
 use crate::bits::{high32, index, len16, len32, low32};
-use crate::limits::{ETHERNET_HEADER_LEN, FRAME_LEN_MIN};
+use crate::limits::ETHERNET_HEADER_LEN;
 use crate::spec::descriptors::{DESCRIPTOR_LEN, RxWriteback, STATUS_DD, TxDescriptor, command, rx_status};
 use crate::spec::registers as reg;
 
@@ -43,7 +43,7 @@ pub struct Window {
 }
 
 /// Bytes of window that [`Polled::start`] needs.
-pub const WINDOW_LEN: usize = RX_BUFFERS_AT as usize + RX_RING * RX_BUFFER_LEN;
+pub const WINDOW_LEN: usize = RINGS_LEN + index(TX_BYTES) + RX_RING * RX_BUFFER_LEN;
 
 /// Longest frame, without CRC, in either direction: an MTU of 9000 with header and VLAN tag.
 pub const FRAME_LEN_MAX: usize = 9000 + ETHERNET_HEADER_LEN + 4;
@@ -432,9 +432,12 @@ const REASSEMBLY_LEN: usize = FRAME_LEN_MAX.next_multiple_of(RX_BUFFER_LEN);
 /// Rings must start at a multiple of 16; 128 keeps a descriptor block in one cache line pair.
 const WINDOW_ALIGN: u64 = 128;
 
+/// Room for both descriptor rings: one page.
+const RINGS_LEN: usize = 4096;
+
 const TX_DESCRIPTORS_AT: u64 = 0;
 const RX_DESCRIPTORS_AT: u64 = 2048;
-const TX_BYTES_AT: u64 = 4096;
+const TX_BYTES_AT: u64 = RINGS_LEN as u64;
 const RX_BUFFERS_AT: u64 = TX_BYTES_AT + TX_BYTES as u64;
 
 /// Byte of a transmit descriptor that holds DD.
@@ -446,5 +449,4 @@ const TIPG_COPPER: u32 = 0x0060_2008;
 /// Reads of CTRL that a reset may take; silicon is done within a microsecond.
 const RESET_READS_MAX: u32 = 100_000;
 
-const _: () = assert!(TX_RING * DESCRIPTOR_LEN <= 2048 && RX_RING * DESCRIPTOR_LEN <= 2048);
-const _: () = assert!(FRAME_LEN_MIN <= RX_BUFFER_LEN);
+const _: () = assert!(TX_RING * DESCRIPTOR_LEN <= RINGS_LEN / 2 && RX_RING * DESCRIPTOR_LEN <= RINGS_LEN / 2);
