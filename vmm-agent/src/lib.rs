@@ -2,6 +2,8 @@
 
 pub mod detect;
 pub mod devices;
+pub mod dump;
 pub mod kvm;
 pub mod limits;
 pub mod memory;
+pub mod net;

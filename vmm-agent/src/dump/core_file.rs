@@ -1,0 +1,440 @@
+//! The vmcore as a stream of pieces, made in one pass over guest memory: header, then every page that is not zero, then
+//! the trailer. The network and the spool get the same pieces, so they get the same file.
+
+use vmcore::elf::{HeaderError, HeaderInput, Layout, LayoutError};
+use vmcore::trailer::{Pages, TrailerBuildError, TrailerBuilder};
+use vmcore::{CoreferryNote, MemoryRange, PAGE_LEN, is_zero};
+
+use super::limits::{EXTENT_QUERY_LEN, READ_LEN};
+use super::source::DumpSource;
+
+/// [`PAGE_LEN`] as the type that slices use.
+const PAGE: usize = vmcore::limits::PAGE_LEN_USIZE;
+
+/// A vmcore that is planned and not yet read: its length and every offset are known.
+pub struct CoreFile<'a> {
+    source: &'a dyn DumpSource,
+    layout: Layout,
+    header: Vec<u8>,
+}
+
+/// The core cannot be made from this source.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreFileError {
+    /// The memory ranges make no file.
+    #[error("cannot plan the core: {0}")]
+    Layout(#[from] LayoutError),
+    /// The header does not fit them.
+    #[error("cannot make the core's header: {0}")]
+    Header(#[from] HeaderError),
+    /// Pages came in an order that the trailer does not take: a bug here.
+    #[error("cannot make the core's trailer: {0}")]
+    Trailer(#[from] TrailerBuildError),
+}
+
+/// Bytes of the file at an offset; whole pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece<'b> {
+    /// Where in the file.
+    pub file_offset: u64,
+    /// At most [`READ_LEN`] of them.
+    pub bytes: &'b [u8],
+}
+
+impl<'a> CoreFile<'a> {
+    /// Plans the core of `source` with this note.
+    ///
+    /// # Errors
+    /// [`CoreFileError`] when ranges or registers make no vmcore.
+    pub fn plan(source: &'a dyn DumpSource, note: &CoreferryNote) -> Result<Self, CoreFileError> {
+        let cpus = source.cpu_states();
+        let layout = Layout::new(source.ranges(), cpus.len())?;
+        let vmcoreinfo = source.vmcoreinfo();
+        let input = HeaderInput {
+            cpus,
+            vmcoreinfo: vmcoreinfo.as_deref(),
+            coreferry: note,
+            text: source.text(),
+        };
+        // A text mapping or a VMCOREINFO that lies is the guest's doing and must not cost the core.
+        let header = layout
+            .header(&input)
+            .or_else(|_| layout.header(&HeaderInput { text: None, ..input }))
+            .or_else(|_| {
+                layout.header(&HeaderInput {
+                    text: None,
+                    vmcoreinfo: None,
+                    ..input
+                })
+            })?;
+        Ok(Self { source, layout, header })
+    }
+
+    /// Length of the file in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.layout.file_len()
+    }
+
+    /// Where everything stands.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Starts a pass over the memory.
+    ///
+    /// # Errors
+    /// [`CoreFileError::Trailer`] if the header does not fit the trailer's idea of it.
+    pub fn pieces(&self) -> Result<Pieces<'_>, CoreFileError> {
+        let mut trailer = TrailerBuilder::new(&self.layout);
+        trailer.header(&self.header)?;
+        let mut buffer = self.header.clone();
+        buffer.resize(self.header.len().next_multiple_of(PAGE), 0);
+        Ok(Pieces {
+            core: self,
+            stage: Stage::Header,
+            trailer: Some(trailer),
+            buffer: buffer.into_boxed_slice(),
+            buffer_offset: 0,
+            next: 0,
+            current: 0..0,
+            file_position: 0,
+            unreadable_bytes: 0,
+        })
+    }
+}
+
+impl std::fmt::Debug for CoreFile<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CoreFile")
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One pass over the memory.
+#[derive(Debug)]
+pub struct Pieces<'c> {
+    core: &'c CoreFile<'c>,
+    stage: Stage,
+    /// Present until the trailer is made.
+    trailer: Option<TrailerBuilder>,
+    /// Bytes at `buffer_offset` of the file; those before `next` are delivered.
+    buffer: Box<[u8]>,
+    buffer_offset: u64,
+    next: usize,
+    /// Where the piece delivered last stands in `buffer`.
+    current: std::ops::Range<usize>,
+    /// Everything before this offset is delivered or needs no delivery.
+    file_position: u64,
+    unreadable_bytes: u64,
+}
+
+/// What `buffer` holds.
+#[derive(Debug)]
+enum Stage {
+    Header,
+    Memory(MemoryWalk),
+    Trailer,
+    Done,
+}
+
+/// Where the pass stands in memory.
+#[derive(Debug)]
+struct MemoryWalk {
+    /// Index of the segment.
+    segment: usize,
+    /// Bytes of the segment that are dealt with.
+    done: u64,
+    /// Touched parts up to `asked`, last first.
+    extents: Vec<MemoryRange>,
+    /// Bytes of the segment whose extents were asked for.
+    asked: u64,
+    /// Bytes of `buffer` that are filled.
+    filled: usize,
+}
+
+impl Pieces<'_> {
+    /// How far the pass has come in the file, in bytes: the measure of progress, zero pages included.
+    #[must_use]
+    pub fn file_position(&self) -> u64 {
+        self.file_position
+    }
+
+    /// Bytes that the source could not read; the trailer declares them excluded.
+    #[must_use]
+    pub fn unreadable_bytes(&self) -> u64 {
+        self.unreadable_bytes
+    }
+
+    /// The next piece, or nothing at the end of the file.
+    ///
+    /// # Errors
+    /// [`CoreFileError::Trailer`] for a source whose extents are not of whole pages, ascending and within their range.
+    pub fn next_piece(&mut self) -> Result<Option<Piece<'_>>, CoreFileError> {
+        let range = loop {
+            let found = match &self.stage {
+                Stage::Header | Stage::Trailer => self.next_plain(),
+                Stage::Memory(_) => self.next_stored_run()?,
+                Stage::Done => {
+                    self.current = 0..0;
+                    return Ok(None);
+                }
+            };
+            match found {
+                Some(range) => break range,
+                None => self.advance()?,
+            }
+        };
+        let file_offset = self.buffer_offset + range.start as u64;
+        self.file_position = file_offset + range.len() as u64;
+        self.current = range;
+        Ok(Some(self.current()))
+    }
+
+    /// The piece that [`Pieces::next_piece`] gave last; empty before the first and after the last one.
+    #[must_use]
+    pub fn current(&self) -> Piece<'_> {
+        let file_offset = self.buffer_offset + self.current.start as u64;
+        Piece {
+            file_offset,
+            bytes: self.buffer.get(self.current.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The next part of a buffer that is delivered as it is.
+    fn next_plain(&mut self) -> Option<std::ops::Range<usize>> {
+        let start = self.next;
+        self.next = self.buffer.len().min(start + READ_LEN);
+        (start < self.next).then_some(start..self.next)
+    }
+
+    /// The next run of pages in the buffer that are not zero; tells the trailer of it and of the zero pages before it.
+    fn next_stored_run(&mut self) -> Result<Option<std::ops::Range<usize>>, CoreFileError> {
+        let Stage::Memory(walk) = &self.stage else {
+            return Ok(None);
+        };
+        let Some(rest) = self.buffer.get(self.next..walk.filled) else {
+            return Ok(None);
+        };
+        let (pages, _) = rest.as_chunks::<PAGE>();
+        let zero_pages = pages.iter().take_while(|page| is_zero(*page)).count();
+        let stored_pages = pages.iter().skip(zero_pages).take_while(|page| !is_zero(*page)).count();
+        let start = self.next + zero_pages * PAGE;
+        let end = start + stored_pages * PAGE;
+        let trailer = self.trailer.as_mut();
+        if let (Some(trailer), Some(bytes)) = (trailer, self.buffer.get(start..end)) {
+            let at = self.buffer_offset + self.next as u64;
+            trailer.pages(at, Pages::Zero((zero_pages * PAGE) as u64))?;
+            trailer.pages(self.buffer_offset + start as u64, Pages::Stored(bytes))?;
+        }
+        self.next = end;
+        Ok((start < end).then_some(start..end))
+    }
+
+    /// Fills the buffer with what comes next.
+    fn advance(&mut self) -> Result<(), CoreFileError> {
+        match &mut self.stage {
+            Stage::Header => {
+                self.buffer = vec![0; READ_LEN].into_boxed_slice();
+                self.next = 0;
+                self.stage = Stage::Memory(MemoryWalk::at_segment(0));
+            }
+            Stage::Memory(walk) => {
+                if walk.segment >= self.core.layout.segments().len() {
+                    self.start_trailer()?;
+                } else {
+                    self.read_more()?;
+                }
+            }
+            Stage::Trailer | Stage::Done => self.stage = Stage::Done,
+        }
+        Ok(())
+    }
+
+    fn start_trailer(&mut self) -> Result<(), CoreFileError> {
+        self.buffer_offset = self.core.layout.memory_end();
+        self.buffer = match self.trailer.take() {
+            Some(trailer) => trailer.finish()?.into_boxed_slice(),
+            None => Box::default(),
+        };
+        self.next = 0;
+        self.stage = Stage::Trailer;
+        Ok(())
+    }
+
+    /// Reads the next touched bytes of the current segment, or goes on to the next one.
+    fn read_more(&mut self) -> Result<(), CoreFileError> {
+        let Self {
+            core,
+            stage: Stage::Memory(walk),
+            trailer: Some(trailer),
+            ..
+        } = self
+        else {
+            return Ok(());
+        };
+        walk.filled = 0;
+        self.next = 0;
+        let Some(segment) = core.layout.segments().get(walk.segment) else {
+            return Ok(());
+        };
+        if walk.extents.is_empty() && walk.asked < segment.len_bytes {
+            let len_bytes = EXTENT_QUERY_LEN.min(segment.len_bytes - walk.asked);
+            let query = MemoryRange {
+                gpa: segment.gpa + walk.asked,
+                len_bytes,
+            };
+            walk.extents = touched_parts(core.source, query);
+            walk.asked += len_bytes;
+        }
+        let file_offset = segment.file_offset + walk.done;
+        // Up to here nothing was ever touched.
+        let (hole_end, extent) = match walk.extents.pop() {
+            Some(extent) => (extent.gpa.saturating_sub(segment.gpa), Some(extent)),
+            None => (walk.asked, None),
+        };
+        if hole_end > walk.done {
+            trailer.pages(file_offset, Pages::Zero(hole_end - walk.done))?;
+            walk.done = hole_end;
+        }
+        self.file_position = segment.file_offset + walk.done;
+        let Some(extent) = extent else {
+            if walk.done >= segment.len_bytes {
+                *walk = MemoryWalk::at_segment(walk.segment + 1);
+            }
+            return Ok(());
+        };
+        let len = usize::try_from(extent.len_bytes).unwrap_or(READ_LEN).min(READ_LEN);
+        if extent.len_bytes > len as u64 {
+            walk.extents.push(MemoryRange {
+                gpa: extent.gpa + len as u64,
+                len_bytes: extent.len_bytes - len as u64,
+            });
+        }
+        self.buffer_offset = segment.file_offset + walk.done;
+        walk.done += len as u64;
+        let room = self.buffer.get_mut(..len).unwrap_or_default();
+        match core.source.read_at(extent.gpa, room) {
+            Ok(()) => walk.filled = len,
+            Err(error) => {
+                tracing::warn!("{error}; the core goes on without these pages");
+                self.unreadable_bytes += len as u64;
+                trailer.pages(self.buffer_offset, Pages::Excluded(len as u64))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MemoryWalk {
+    fn at_segment(segment: usize) -> Self {
+        Self {
+            segment,
+            done: 0,
+            extents: Vec::new(),
+            asked: 0,
+            filled: 0,
+        }
+    }
+}
+
+/// The touched parts of `query`, last first. Where they cannot be told, all of it counts as touched.
+fn touched_parts(source: &dyn DumpSource, query: MemoryRange) -> Vec<MemoryRange> {
+    let mut extents = source.data_extents(query).unwrap_or_else(|error| {
+        tracing::warn!("{error}; reading all of it");
+        vec![query]
+    });
+    extents.retain(|extent| extent.len_bytes > 0 && query.contains(extent.gpa, extent.len_bytes));
+    extents.reverse();
+    extents
+}
+
+const _: () = assert!(READ_LEN.is_multiple_of(PAGE) && EXTENT_QUERY_LEN.is_multiple_of(PAGE_LEN));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dump::test_source::{TestSource, file_of, whole_file};
+    use vmcore::trailer::{FOOTER_LEN, Footer, PageState, Trailer};
+
+    #[test]
+    fn the_file_holds_the_memory_at_its_offsets_and_proves_itself() {
+        let source = TestSource::with_holes();
+        let core = CoreFile::plan(&source, &CoreferryNote::default()).unwrap();
+        let file = whole_file(&core);
+        assert_eq!(file.len() as u64, core.len_bytes());
+        for segment in core.layout().segments() {
+            let mut memory = vec![0; segment.len_bytes as usize];
+            source.read_at(segment.gpa, &mut memory).unwrap();
+            let start = segment.file_offset as usize;
+            assert!(
+                file[start..start + memory.len()] == memory[..],
+                "segment at {:#x}",
+                segment.gpa
+            );
+        }
+        let footer = Footer::parse(&file[file.len() - FOOTER_LEN..]).unwrap();
+        let body = &file[footer.trailer_offset as usize..file.len()];
+        let trailer = Trailer::parse(&footer, body).unwrap();
+        let declared: u64 = trailer.declared().map(|(range, _)| range.end - range.start).sum();
+        assert!(declared > 0);
+        for (range, state) in trailer.declared() {
+            assert_eq!(state, PageState::Zero);
+            assert!(
+                file[range.start as usize..range.end as usize]
+                    .iter()
+                    .all(|byte| *byte == 0),
+                "{range:x?}"
+            );
+        }
+    }
+
+    #[test]
+    fn neither_untouched_nor_zero_pages_are_delivered_and_nothing_twice() {
+        let source = TestSource::with_holes();
+        let core = CoreFile::plan(&source, &CoreferryNote::default()).unwrap();
+        let mut pieces = core.pieces().unwrap();
+        let mut end = 0;
+        while let Some(piece) = pieces.next_piece().unwrap() {
+            assert!(piece.file_offset >= end, "{:#x} comes again", piece.file_offset);
+            assert!(piece.file_offset.is_multiple_of(PAGE_LEN) && piece.bytes.len().is_multiple_of(PAGE));
+            assert!(piece.bytes.len() <= READ_LEN);
+            assert!(
+                piece.bytes.chunks(PAGE).all(|page| !is_zero(page)),
+                "zero page at {:#x}",
+                piece.file_offset
+            );
+            end = piece.file_offset + piece.bytes.len() as u64;
+            assert_eq!(pieces.file_position(), end);
+        }
+        assert_eq!(end, core.len_bytes());
+        assert_eq!(pieces.unreadable_bytes(), 0);
+        assert!(source.untouched_reads() == 0, "untouched memory was read");
+    }
+
+    #[test]
+    fn a_second_pass_gives_the_same_file() {
+        let source = TestSource::with_holes();
+        let core = CoreFile::plan(&source, &CoreferryNote::default()).unwrap();
+        assert!(whole_file(&core) == whole_file(&core));
+    }
+
+    #[test]
+    fn unreadable_memory_is_declared_and_the_rest_still_comes() {
+        let mut source = TestSource::with_holes();
+        source.unreadable_gpa = Some(0);
+        let core = CoreFile::plan(&source, &CoreferryNote::default()).unwrap();
+        let (file, unreadable_bytes) = file_of(&core);
+        assert_eq!(unreadable_bytes, READ_LEN as u64);
+        let footer = Footer::parse(&file[file.len() - FOOTER_LEN..]).unwrap();
+        let trailer = Trailer::parse(&footer, &file[footer.trailer_offset as usize..]).unwrap();
+        let excluded: Vec<_> = trailer
+            .declared()
+            .filter(|(_, state)| *state == PageState::Excluded)
+            .collect();
+        let start = core.layout().file_offset_of(0).unwrap();
+        assert_eq!(excluded, [(start..start + READ_LEN as u64, PageState::Excluded)]);
+    }
+}
