@@ -1,0 +1,156 @@
+//! The devices of one machine on their buses, and what an exit of a vCPU means to them.
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use guest_shim::abi::{PanicRecord, RECORD_LEN};
+use guest_shim::port;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::detect::Trigger;
+use crate::devices::Signal;
+use crate::devices::bus::{MmioBus, PioBus};
+use crate::devices::console::{ConsoleSink, ConsoleTail};
+use crate::devices::pci::{CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, PciError, PciRoot};
+use crate::devices::power::{KEYBOARD_COMMAND_PORT, KEYBOARD_PORT, Keyboard, PM1A_CONTROL_PORT};
+use crate::devices::power::{PowerManagement, RESET_PORT, ResetControl};
+use crate::devices::pvpanic::{PVPANIC_PORT, Pvpanic};
+use crate::devices::serial::{SERIAL_PORT, SERIAL_PORTS, Serial};
+use crate::devices::shim::Shim;
+use crate::kvm::Exit;
+use crate::memory::GuestMemory;
+
+/// Everything that vCPUs talk to.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) pio: PioBus,
+    pub(super) mmio: MmioBus,
+    pub(super) memory: Arc<GuestMemory>,
+    pub(super) console_tail: ConsoleTail,
+    shim: Shim,
+}
+
+/// What came of an exit, beyond the devices.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Happening {
+    Trigger(Trigger),
+    PoweredOff,
+    Reset,
+    Failed(String),
+}
+
+// linux/kvm.h, KVM_SYSTEM_EVENT_*.
+const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
+const SYSTEM_EVENT_RESET: u32 = 2;
+const SYSTEM_EVENT_CRASH: u32 = 3;
+
+impl Machine {
+    /// Builds the machine; `serial_irq` raises the serial port's interrupt line.
+    pub(super) fn new(
+        memory: Arc<GuestMemory>,
+        console: Box<dyn Write + Send>,
+        panic_console: bool,
+        serial_irq: EventFd,
+    ) -> Result<Machine, PciError> {
+        let console_tail = ConsoleTail::default();
+        let sink = ConsoleSink::new(console, console_tail.clone(), panic_console);
+        let shim = Shim::new(Arc::clone(&memory));
+        let mut pci = PciRoot::default();
+        pci.add(Box::new(Pvpanic))?;
+        pci.add(Box::new(shim.clone()))?;
+        let pci = Arc::new(Mutex::new(pci));
+
+        let mut pio = PioBus::default();
+        let serial = Arc::new(Mutex::new(Serial::new(serial_irq, sink)));
+        pio.add(SERIAL_PORT..SERIAL_PORT + SERIAL_PORTS, serial);
+        pio.add(PVPANIC_PORT..PVPANIC_PORT + 1, Arc::new(Mutex::new(Pvpanic)));
+        pio.add(
+            port::IO_BASE..port::IO_BASE + port::REGISTERS_LEN,
+            Arc::new(Mutex::new(shim.clone())),
+        );
+        pio.add(
+            PM1A_CONTROL_PORT..PM1A_CONTROL_PORT + 2,
+            Arc::new(Mutex::new(PowerManagement::default())),
+        );
+        // Before PCI, whose address register it overlaps with accesses of another width.
+        pio.add(
+            RESET_PORT..RESET_PORT + 1,
+            Arc::new(Mutex::new(ResetControl::default())),
+        );
+        pio.add(KEYBOARD_PORT..KEYBOARD_COMMAND_PORT + 1, Arc::new(Mutex::new(Keyboard)));
+        pio.add(CONFIG_ADDRESS_PORT..CONFIG_DATA_PORT + 4, pci.clone());
+        let mut mmio = MmioBus::default();
+        mmio.set_pci(pci);
+        Ok(Machine {
+            pio,
+            mmio,
+            memory,
+            console_tail,
+            shim,
+        })
+    }
+
+    /// Lets the devices do their part of an exit.
+    pub(super) fn handle(&self, exit: Exit<'_>) -> Vec<Happening> {
+        let signals = match exit {
+            Exit::PortRead { port, size, data } => self.pio.read(port, size, data),
+            Exit::PortWrite { port, size, data } => self.pio.write(port, size, data),
+            Exit::MmioRead { gpa, data } => self.mmio.read(gpa, data),
+            Exit::MmioWrite { gpa, data } => self.mmio.write(gpa, data),
+            Exit::Interrupted => Vec::new(),
+            Exit::Shutdown => return vec![Happening::Trigger(Trigger::TripleFault)],
+            Exit::InternalError { suberror } => {
+                return vec![Happening::Trigger(Trigger::InternalError { suberror })];
+            }
+            Exit::EntryFailed { reason } => return vec![Happening::Trigger(Trigger::EntryFailed { reason })],
+            Exit::SystemEvent {
+                kind: SYSTEM_EVENT_SHUTDOWN,
+            } => return vec![Happening::PoweredOff],
+            Exit::SystemEvent {
+                kind: SYSTEM_EVENT_RESET,
+            } => return vec![Happening::Reset],
+            Exit::SystemEvent {
+                kind: SYSTEM_EVENT_CRASH,
+            } => {
+                return vec![Happening::Trigger(Trigger::SystemEventCrash)];
+            }
+            Exit::SystemEvent { kind } => return vec![Happening::Failed(format!("system event {kind}"))],
+            Exit::Other(what) => return vec![Happening::Failed(what)],
+        };
+        signals.into_iter().map(|signal| self.happening(signal)).collect()
+    }
+
+    /// The panic record, if the guest registered one and it is whole.
+    pub(super) fn panic_record(&self) -> Option<PanicRecord> {
+        let gpa = self.shim.record_gpa()?;
+        let mut bytes = [0; RECORD_LEN];
+        if let Err(error) = self.memory.read_at(gpa, &mut bytes) {
+            tracing::warn!(%error, "the panic record cannot be read");
+            return None;
+        }
+        PanicRecord::parse(&bytes)
+            .inspect_err(|error| tracing::debug!(%error, gpa = format_args!("{gpa:#x}"), "no panic record"))
+            .ok()
+    }
+
+    fn happening(&self, signal: Signal) -> Happening {
+        let trigger = match signal {
+            Signal::PowerOff => return Happening::PoweredOff,
+            Signal::Reset => return Happening::Reset,
+            Signal::CrashLoaded => Trigger::CrashLoaded,
+            Signal::PanicLine(line) => Trigger::PanicConsole { line },
+            Signal::Panicked => match self.panic_record() {
+                Some(record) => Trigger::PanicRecord {
+                    message: record.message.as_str().to_owned(),
+                    crashed_cpu: record.crashed_cpu,
+                },
+                None => Trigger::Pvpanic,
+            },
+        };
+        Happening::Trigger(trigger)
+    }
+}
+
+/// An event to raise an interrupt line with.
+pub(super) fn irq_event() -> io::Result<EventFd> {
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+}

@@ -1,0 +1,318 @@
+//! One life of a guest: its memory, devices and vCPUs, from boot to stop. A restart makes a new one.
+//!
+//! ```text
+//!            boot            freeze, pause                    stop
+//!   nothing ─────► running ◄───────────────► standing still ──────► nothing
+//!                    │       thaw, resume         ▲
+//!                    └── a vCPU reported ─────────┘  (that vCPU waits, the others run on until the freeze)
+//! ```
+mod control;
+mod machine;
+mod vcpu_thread;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use guest_shim::abi::PanicRecord;
+use vmcore::VcpuStop;
+
+use crate::boot::{KernelError, KernelImage, elf64};
+use crate::detect::Trigger;
+use crate::devices::pci::PciError;
+use crate::devices::serial::SERIAL_IRQ;
+use crate::freeze::{FreezeError, FrozenState};
+use crate::kvm::{Clock, KvmError, System, Vm};
+use crate::limits::VCPUS_MAX;
+use crate::memory::{self, GuestMemory, MemoryError};
+use control::{Control, Orders};
+use machine::Machine;
+use vcpu_thread::VcpuThread;
+
+/// What a guest is made of.
+pub struct IncarnationConfig {
+    /// The kernel, a plain ELF64 executable.
+    pub kernel: KernelImage,
+    /// Its command line.
+    pub append: String,
+    /// Memory in MiB.
+    pub mem_mib: u64,
+    /// Number of vCPUs, from 1 to [`VCPUS_MAX`].
+    pub vcpus: u8,
+    /// Where serial output goes.
+    pub console: Box<dyn Write + Send>,
+    /// Whether a panic line on the serial console is a trigger.
+    pub panic_console: bool,
+}
+
+/// News from a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmEvent {
+    /// A sign of a crash. If [`Trigger::holds_vcpu`], the vCPU that reported it waits for [`Incarnation::thaw`]
+    /// or [`Incarnation::stop`]; the others run on until the guest is frozen.
+    Trigger(Trigger),
+    /// The guest powered off; all vCPUs have stopped for good.
+    PoweredOff,
+    /// The guest reset itself; all vCPUs have stopped for good.
+    Reset,
+    /// A vCPU stopped for a reason that this program does not know; it waits.
+    VcpuFailed {
+        /// Which one.
+        vcpu: u8,
+        /// What KVM said.
+        what: String,
+    },
+}
+
+/// A guest could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// Too few or too many vCPUs.
+    #[error("{vcpus} vCPUs: must be from 1 to {max}, which is what this program and this host's KVM can do")]
+    Vcpus {
+        /// What was asked for.
+        vcpus: u8,
+        /// The bound.
+        max: usize,
+    },
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The PCI bus.
+    #[error(transparent)]
+    Pci(#[from] PciError),
+    /// The host had no thread or event left.
+    #[error("cannot make a {what}")]
+    Resource {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A guest that was started.
+#[derive(Debug)]
+pub struct Incarnation {
+    control: Arc<Control>,
+    machine: Arc<Machine>,
+    vm: Vm,
+    threads: Vec<JoinHandle<()>>,
+    clock_at_freeze: Mutex<Option<Clock>>,
+}
+
+impl Incarnation {
+    /// Makes a guest and starts it. News comes through `events`.
+    ///
+    /// # Errors
+    /// [`BootError`]: its text and its sources say what to do.
+    pub fn boot(config: IncarnationConfig, events: Sender<VmEvent>) -> Result<Incarnation, BootError> {
+        let system = System::open()?;
+        let max = system.vcpus_max().min(usize::from(VCPUS_MAX));
+        if config.vcpus == 0 || usize::from(config.vcpus) > max {
+            return Err(BootError::Vcpus {
+                vcpus: config.vcpus,
+                max,
+            });
+        }
+        memory::deny_core_dumps()?;
+        let memory = Arc::new(GuestMemory::create(config.mem_mib)?);
+        let entries = elf64::load(&memory, &config.kernel.bytes()?, &config.append, config.vcpus)?;
+        let vm = Vm::create(system, Arc::clone(&memory))?;
+        let resource = |what| move |source| BootError::Resource { what, source };
+        let serial_irq = machine::irq_event().map_err(resource("event"))?;
+        vm.connect_irq(&serial_irq, SERIAL_IRQ)?;
+        let machine = Arc::new(Machine::new(memory, config.console, config.panic_console, serial_irq)?);
+        let control = Arc::new(Control::new(config.vcpus));
+
+        let mut vcpus = Vec::new();
+        for (index, entry) in (0..).zip(&entries) {
+            let vcpu = vm.create_vcpu(index)?;
+            vcpu.enter_long_mode(entry)?;
+            vcpus.push(vcpu);
+        }
+        let mut incarnation = Incarnation {
+            control,
+            machine,
+            vm,
+            threads: Vec::new(),
+            clock_at_freeze: Mutex::new(None),
+        };
+        let thread = VcpuThread {
+            control: Arc::clone(&incarnation.control),
+            machine: Arc::clone(&incarnation.machine),
+            events,
+        };
+        for vcpu in vcpus {
+            let thread = thread.clone();
+            let handle = thread::Builder::new()
+                .name(format!("vcpu{}", vcpu.index()))
+                .spawn(move || thread.run(vcpu))
+                .map_err(resource("thread"))?;
+            incarnation.threads.push(handle);
+        }
+        Ok(incarnation)
+    }
+
+    /// Stops all vCPUs in a clean state and reads their registers. Freezing a frozen guest gives the same again.
+    ///
+    /// # Errors
+    /// [`FreezeError`]; the guest then runs on.
+    pub fn freeze(&self) -> Result<FrozenState, FreezeError> {
+        let started = Instant::now();
+        self.control.order(|orders| orders.frozen = true);
+        let frozen = match self.control.wait_all_parked() {
+            Ok(orders) => collect(&orders),
+            Err(vcpus) => Err(FreezeError::Stuck { vcpus }),
+        };
+        let (cpus, stops) = frozen.inspect_err(|_| self.control.order(|orders| orders.frozen = false))?;
+        let took = started.elapsed();
+        let mut kept = self.clock_at_freeze.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_none() {
+            *kept = self
+                .vm
+                .clock()
+                .inspect_err(|error| tracing::debug!(%error, "no clock to keep"))
+                .ok();
+        }
+        Ok(FrozenState {
+            cpus,
+            stops,
+            clock: *kept,
+            took,
+        })
+    }
+
+    /// Lets a frozen guest go on, its clock where it stood at the freeze. Paused guests stay paused.
+    pub fn thaw(&self) {
+        let kept = self
+            .clock_at_freeze
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(Err(error)) = kept.map(|clock| self.vm.set_clock(clock)) {
+            tracing::warn!(%error, "the guest's clock jumps over the freeze");
+        }
+        self.control.release(kept.is_some());
+    }
+
+    /// Injects a non-maskable interrupt into every vCPU (before it next runs, if it stands still).
+    pub fn nmi(&self) {
+        self.control.nmi();
+    }
+
+    /// Stops the vCPUs until [`Incarnation::resume`].
+    ///
+    /// # Errors
+    /// [`FreezeError::Stuck`]; the guest then runs on.
+    pub fn pause(&self) -> Result<(), FreezeError> {
+        self.control.order(|orders| orders.paused = true);
+        match self.control.wait_all_parked() {
+            Ok(_) => Ok(()),
+            Err(vcpus) => {
+                self.control.order(|orders| orders.paused = false);
+                Err(FreezeError::Stuck { vcpus })
+            }
+        }
+    }
+
+    /// Ends a pause. Nothing happens to a guest that is not paused, and a frozen one stays frozen.
+    pub fn resume(&self) {
+        self.control.order(|orders| orders.paused = false);
+    }
+
+    /// Whether somebody paused it.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.control.lock().paused
+    }
+
+    /// Ends the guest. Its memory lives on as long as somebody holds it.
+    pub fn stop(mut self) {
+        self.stop_threads();
+    }
+
+    /// The guest's memory; it may outlive the guest.
+    #[must_use]
+    pub fn memory(&self) -> Arc<GuestMemory> {
+        Arc::clone(&self.machine.memory)
+    }
+
+    /// What the guest-shim wrote, if it is whole.
+    #[must_use]
+    pub fn panic_record(&self) -> Option<PanicRecord> {
+        self.machine.panic_record()
+    }
+
+    /// The last serial output.
+    #[must_use]
+    pub fn console_tail(&self) -> Vec<u8> {
+        self.machine.console_tail.bytes()
+    }
+
+    /// Number of vCPUs.
+    #[must_use]
+    pub fn vcpus(&self) -> usize {
+        self.control.lock().slots.len()
+    }
+
+    fn stop_threads(&mut self) {
+        self.control.order(|orders| orders.stop = true);
+        if self.threads.len() == self.vcpus() {
+            self.control.wait_all_gone();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a vCPU thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Incarnation {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+impl fmt::Debug for IncarnationConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IncarnationConfig")
+            .field("kernel", &self.kernel)
+            .field("append", &self.append)
+            .field("mem_mib", &self.mem_mib)
+            .field("vcpus", &self.vcpus)
+            .field("panic_console", &self.panic_console)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Registers and stop states of vCPUs that all stand still.
+fn collect(orders: &Orders) -> Result<(Vec<vmcore::CpuState>, Vec<VcpuStop>), FreezeError> {
+    let mut cpus = Vec::new();
+    let mut stops = Vec::new();
+    for (vcpu, slot) in (0_u8..).zip(&orders.slots) {
+        let parked = slot.parked.as_ref().ok_or(FreezeError::Gone { vcpu })?;
+        let registers = parked
+            .registers
+            .clone()
+            .map_err(|why| FreezeError::Registers { vcpu, why })?;
+        cpus.push(registers);
+        let state = slot.held.unwrap_or(parked.activity).to_owned();
+        stops.push(VcpuStop {
+            index: u32::from(vcpu),
+            state,
+        });
+    }
+    Ok((cpus, stops))
+}
