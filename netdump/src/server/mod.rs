@@ -7,8 +7,6 @@
 
 mod limits;
 mod outcome;
-#[cfg(test)]
-mod tests;
 
 use alloc::{collections::VecDeque, vec::Vec};
 

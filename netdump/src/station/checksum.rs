@@ -1,9 +1,9 @@
 /// The Internet checksum of RFC 1071, as a running sum over parts of even length; only the last may be odd.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Checksum(u64);
+pub(crate) struct Checksum(u64);
 
 impl Checksum {
-    pub(super) fn add(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn add(mut self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<4>();
         // Thirty-two bits at a time: the carries of one's complement addition gather above and are folded in the end.
         let sum: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
@@ -15,13 +15,13 @@ impl Checksum {
         self
     }
 
-    pub(super) fn add_word(mut self, word: u16) -> Self {
+    pub(crate) fn add_word(mut self, word: u16) -> Self {
         self.0 += u64::from(word);
         self
     }
 
     /// The value to be sent: the complement of the folded sum.
-    pub(super) fn finish(self) -> u16 {
+    pub(crate) fn finish(self) -> u16 {
         let mut sum = self.0;
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
@@ -31,7 +31,7 @@ impl Checksum {
     }
 
     /// Whether a sum over bytes that include their checksum is right.
-    pub(super) fn holds(self) -> bool {
+    pub(crate) fn holds(self) -> bool {
         self.finish() == 0
     }
 }

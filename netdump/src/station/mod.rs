@@ -13,12 +13,10 @@
 //! ```
 
 mod arp;
-mod checksum;
+pub(crate) mod checksum;
 mod config;
 mod ethernet;
 mod ipv4;
-#[cfg(test)]
-mod tests;
 mod udp;
 
 use core::net::Ipv4Addr;
