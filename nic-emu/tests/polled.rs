@@ -1,0 +1,236 @@
+//! The polled driver against the device, as the dump port uses both.
+#![cfg(feature = "device")]
+#![allow(clippy::cast_possible_truncation, reason = "test values are small")]
+
+mod support;
+
+use nic_emu::polled::{FRAME_LEN_MAX, WINDOW_LEN};
+use nic_emu::spec::registers::{self as reg, cause, ctrl};
+use nic_emu::{Polled, PolledError, QueueError, Window};
+use support::{HostBus, MAC, broadcast_frame};
+
+const WINDOW: Window = Window {
+    gpa: 0x1000,
+    len_bytes: WINDOW_LEN as u64,
+};
+
+fn started() -> (HostBus, Polled) {
+    let mut bus = HostBus::new(0x1000 + WINDOW_LEN);
+    let driver = Polled::start(&mut bus, WINDOW, MAC).unwrap();
+    bus.log.clear();
+    (bus, driver)
+}
+
+#[test]
+fn start_resets_first_and_enables_last() {
+    let mut bus = HostBus::new(0x1000 + WINDOW_LEN);
+    Polled::start(&mut bus, WINDOW, [2, 0, 0, 0, 0, 7]).unwrap();
+    let order: Vec<u32> = bus
+        .log
+        .iter()
+        .filter(|(what, ..)| *what == 'w')
+        .map(|(_, offset, _)| *offset)
+        .collect();
+    let place = |offset: u32| order.iter().rposition(|at| *at == offset).unwrap();
+    assert_eq!(order[0], reg::IMC);
+    assert!(place(reg::CTRL) < place(reg::RAL) && place(reg::TDLEN) < place(reg::TCTL));
+    assert!(place(reg::RDLEN) < place(reg::RCTL) && place(reg::RCTL) < place(reg::RDT));
+    assert!(bus.log.contains(&('w', reg::CTRL, 0x0014_0240 | ctrl::RST)));
+    assert!(
+        !bus.log
+            .iter()
+            .any(|(what, offset, _)| *what == 'w' && *offset == reg::IMS),
+        "no interrupt is ever enabled"
+    );
+    assert_eq!(bus.em.save(0).registers[reg::RAL as usize / 4], 2);
+    assert!(bus.em.can_receive());
+}
+
+#[test]
+fn bad_windows_and_dead_devices_are_refused() {
+    let mut bus = HostBus::new(0);
+    for window in [
+        Window {
+            gpa: 0,
+            len_bytes: WINDOW.len_bytes - 1,
+        },
+        Window { gpa: 0x1010, ..WINDOW },
+        Window {
+            gpa: u64::MAX - 127,
+            ..WINDOW
+        },
+    ] {
+        assert_eq!(
+            Polled::start(&mut bus, window, MAC).unwrap_err(),
+            PolledError::BadWindow { window }
+        );
+    }
+    bus.em.set_link(0, false);
+    assert!(matches!(
+        Polled::start(&mut bus, WINDOW, MAC),
+        Err(PolledError::NoLink { .. })
+    ));
+}
+
+#[test]
+fn batch_is_one_doorbell_and_keeps_order() {
+    let (mut bus, mut driver) = started();
+    let frames: Vec<Vec<u8>> = (0..64).map(|n| broadcast_frame(60 + usize::from(n) * 20, n)).collect();
+    for frame in &frames {
+        driver.queue(&mut bus, frame).unwrap();
+    }
+    assert!(
+        bus.sink.frames.is_empty() && bus.log.is_empty(),
+        "nothing happens before the kick"
+    );
+    driver.kick(&mut bus);
+    assert_eq!(bus.log, [('w', reg::TDT, 64)]);
+    assert_eq!((bus.sink.bytes(), bus.sink.calls), (frames, 1));
+    driver.kick(&mut bus);
+    assert_eq!(bus.log.len(), 1, "no news, no doorbell");
+    assert!(driver.all_sent(&mut bus));
+}
+
+#[test]
+fn ten_thousand_frames_each_way_without_an_interrupt_handshake() {
+    let (mut bus, mut driver) = started();
+    let mut received = 0_usize;
+    for n in 0..10_000_usize {
+        let frame = broadcast_frame(14 + n * 7 % 1500, (n % 251) as u8);
+        let padded = {
+            let mut padded = frame.clone();
+            padded.resize(frame.len().max(60), 0);
+            padded
+        };
+        driver.queue(&mut bus, &frame).unwrap();
+        if n % 5 == 4 {
+            driver.kick(&mut bus);
+        }
+        assert_eq!(bus.receive(&[&frame]), 1);
+        if n % 3 == 0 || n == 9_999 {
+            let mut last = Vec::new();
+            received += driver.poll(&mut bus, &mut |bytes| last = bytes.to_vec());
+            assert_eq!(last, padded);
+        }
+    }
+    driver.kick(&mut bus);
+    assert_eq!((received, bus.sink.frames.len()), (10_000, 10_000));
+    for (n, (bytes, _)) in bus.sink.frames.iter().enumerate() {
+        let mut expected = broadcast_frame(14 + n * 7 % 1500, (n % 251) as u8);
+        expected.resize(expected.len().max(60), 0);
+        assert_eq!(bytes, &expected);
+    }
+    let touched = |offset: u32| bus.log.iter().any(|(_, at, _)| *at == offset);
+    for never in [reg::ICR, reg::IMS, reg::ICS, reg::TDH, reg::RDH, reg::STATUS] {
+        assert!(!touched(never), "register {never:#x} was touched");
+    }
+    let state = bus.em.save(0);
+    assert_eq!(state.irq.mask, 0);
+    assert_eq!(
+        state.irq.causes & (cause::RXT0 | cause::TXDW),
+        cause::RXT0 | cause::TXDW,
+        "pending for ever"
+    );
+    assert!(!bus.em.irq_level());
+    assert_eq!(bus.em.faults(), nic_emu::Faults::default());
+}
+
+#[test]
+fn jumbo_frames_pass_both_ways() {
+    let (mut bus, mut driver) = started();
+    for round in 0..200 {
+        let len = FRAME_LEN_MAX - round % 3;
+        let frame = broadcast_frame(len, round as u8);
+        driver.queue(&mut bus, &frame).unwrap();
+        driver.kick(&mut bus);
+        assert_eq!(bus.sink.frames.pop().unwrap().0, frame);
+        assert_eq!(bus.receive(&[&frame, &frame]), 2);
+        let mut got = Vec::new();
+        assert_eq!(driver.poll(&mut bus, &mut |bytes| got.push(bytes.to_vec())), 2);
+        assert_eq!(got, [frame.clone(), frame]);
+    }
+}
+
+#[test]
+fn full_ring_reports_full_and_recovers() {
+    let (mut bus, mut driver) = started();
+    for len in [60, 1514, FRAME_LEN_MAX] {
+        let frame = broadcast_frame(len, 1);
+        let mut queued = 0;
+        while driver.queue(&mut bus, &frame).is_ok() {
+            queued += 1;
+            assert!(queued < 1000);
+        }
+        assert_eq!(driver.queue(&mut bus, &frame), Err(QueueError::Full));
+        assert!(queued >= 27, "{queued} frames of {len} bytes");
+        driver.kick(&mut bus);
+        assert_eq!(bus.sink.frames.len(), queued);
+        bus.sink.frames.clear();
+        assert!(driver.all_sent(&mut bus));
+    }
+    for len_bytes in [0, 13, FRAME_LEN_MAX + 1] {
+        assert_eq!(
+            driver.queue(&mut bus, &vec![0; len_bytes]),
+            Err(QueueError::BadLength { len_bytes })
+        );
+    }
+}
+
+#[test]
+fn overlong_and_foreign_frames_are_not_delivered() {
+    let (mut bus, mut driver) = started();
+    let long = broadcast_frame(12_000, 1);
+    let mut foreign = broadcast_frame(100, 2);
+    foreign[..6].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    let mut mine = broadcast_frame(100, 3);
+    mine[..6].copy_from_slice(&MAC);
+    assert_eq!(bus.receive(&[&long, &foreign, &mine]), 3);
+    let mut got = Vec::new();
+    assert_eq!(driver.poll(&mut bus, &mut |bytes| got.push(bytes.to_vec())), 1);
+    assert_eq!(got, [mine]);
+}
+
+#[test]
+fn frames_wait_outside_while_the_ring_is_full() {
+    let (mut bus, mut driver) = started();
+    let frames: Vec<Vec<u8>> = (0..100).map(|n| broadcast_frame(60, n)).collect();
+    let slices: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+    let mut got = Vec::new();
+    let first = bus.receive(&slices);
+    assert_eq!(first, 63);
+    assert!(!bus.em.can_receive());
+    driver.poll(&mut bus, &mut |bytes| got.push(bytes.to_vec()));
+    assert_eq!(bus.receive(&slices[first..]), 37);
+    driver.poll(&mut bus, &mut |bytes| got.push(bytes.to_vec()));
+    assert_eq!(got, frames);
+}
+
+#[test]
+fn stop_ends_all_use_of_the_window() {
+    let (mut bus, mut driver) = started();
+    driver.queue(&mut bus, &broadcast_frame(60, 0)).unwrap();
+    driver.stop(&mut bus);
+    let before = bus.ram.clone();
+    driver.kick(&mut bus);
+    assert_eq!(bus.receive(&[&broadcast_frame(60, 0)]), 0);
+    assert!(bus.sink.frames.is_empty());
+    assert_eq!(bus.ram.bytes, before.bytes);
+    let mut again = Polled::start(&mut bus, WINDOW, MAC).unwrap();
+    again.queue(&mut bus, &broadcast_frame(60, 9)).unwrap();
+    again.kick(&mut bus);
+    assert_eq!(bus.sink.bytes(), [broadcast_frame(60, 9)]);
+}
+
+#[test]
+fn bus_master_off_means_no_dma() {
+    let (mut bus, mut driver) = started();
+    bus.em.set_bus_master(false);
+    let accesses = bus.ram.accesses;
+    bus.em.transmit(0, &mut bus.ram, &mut bus.sink);
+    assert_eq!(bus.receive(&[&broadcast_frame(60, 0)]), 0);
+    assert_eq!(bus.ram.accesses, accesses);
+    driver.queue(&mut bus, &broadcast_frame(60, 0)).unwrap();
+    driver.kick(&mut bus);
+    assert!(bus.sink.frames.is_empty());
+    assert!(bus.em.set_bus_master(true).transmit, "the ring waited");
+}
