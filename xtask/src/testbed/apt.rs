@@ -47,13 +47,13 @@ impl Apt {
         );
         fs::write(dir.join("apt.conf"), configuration)?;
         let apt = Self { dir: dir.to_owned() };
+        process::read(&mut apt.command("apt-get", &["-q", "update"]))?;
         if process::read(&mut apt.command("apt-get", &["indextargets", "--format", "$(SITE)"]))?
             .trim()
             .is_empty()
         {
-            bail!("apt knows no package source on this machine (apt-get indextargets is empty)");
+            bail!("apt has no package source on this machine (apt-get indextargets is empty)");
         }
-        process::read(&mut apt.command("apt-get", &["-q", "update"]))?;
         // Made once here, so that calls side by side only read it.
         process::read(&mut apt.command("apt-cache", &["gencaches"]))?;
         Ok(apt)

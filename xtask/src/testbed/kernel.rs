@@ -67,7 +67,8 @@ pub(crate) fn fetch_symbols(apt: &Apt, place: &Path) -> Result<()> {
     let status = tar
         .status()
         .with_context(|| format!("cannot run {}", process::shown(&tar)))?;
-    // tar stops early, so dpkg-deb ends by a broken pipe.
+    // tar stops early; once its end of the pipe is closed here too, dpkg-deb ends by a broken pipe.
+    drop(tar);
     let _ = reader.wait();
     if !status.success() || fs::metadata(place)?.len() == 0 {
         bail!("no {member} in package {}", package.name);

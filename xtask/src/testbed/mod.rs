@@ -83,6 +83,12 @@ fn fetch_parts() -> Result<Vec<anyhow::Error>> {
     {
         bail!("no {program} on the PATH; the stock kernels and tools come as Debian packages");
     }
+    // Kernel, symbols and modules are of one version; what is fetched today may be newer than what is there.
+    if !kernel.is_current() || !vmlinux.is_current() {
+        [&kernel, &vmlinux, &initramfs]
+            .iter()
+            .try_for_each(|part| part.forget())?;
+    }
     let apt = Apt::open(&dir.join("apt"))?;
     // The symbols are by far the largest download: they come beside everything else.
     let (programs, kernel, vmlinux) = thread::scope(|scope| {

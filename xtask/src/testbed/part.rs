@@ -32,6 +32,11 @@ impl Part {
         self.path.exists() && fs::read_to_string(self.stamp()).is_ok_and(|text| text == self.recipe)
     }
 
+    /// Has the part made anew next time.
+    pub(crate) fn forget(&self) -> Result<()> {
+        remove(&self.stamp())
+    }
+
     /// Makes the part unless it is current: `build` fills a temporary path, which is then renamed.
     pub(crate) fn make(&self, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         if self.is_current() {

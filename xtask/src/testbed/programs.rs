@@ -50,7 +50,7 @@ pub(crate) fn shims_recipe() -> String {
 
 /// What the folder of drgn is made of.
 pub(crate) fn venv_recipe() -> String {
-    format!("1 {DRGN}")
+    format!("2 {DRGN}")
 }
 
 /// Unpacks the packages.
@@ -61,12 +61,9 @@ pub(crate) fn unpack(apt: &Apt, place: &Path) -> Result<()> {
 /// Writes a small shell script for each program.
 pub(crate) fn write_shims(place: &Path) -> Result<()> {
     fs::create_dir_all(place)?;
-    for entry in SHIMS {
-        let path = place.join(entry.0);
-        fs::write(&path, shim(entry)).with_context(|| format!("cannot write {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    }
-    Ok(())
+    SHIMS
+        .iter()
+        .try_for_each(|entry| write_script(&place.join(entry.0), &shim(entry)))
 }
 
 /// A script that runs an unpacked program under the unpacked dynamic loader, so that program, loader and C library are of
@@ -92,5 +89,19 @@ pub(crate) fn install_drgn(testbed: &Path, place: &Path) -> Result<()> {
     pip.args(["-m", "pip", "install", "--quiet", "--no-cache-dir", "--target"])
         .arg(place)
         .arg(DRGN);
-    process::read(&mut pip).map(drop)
+    process::read(&mut pip)?;
+    // What a virtual environment would have; pip's own script names a path that is not the final one.
+    for (name, program) in [("python", "python3"), ("python3", "python3"), ("drgn", "drgn")] {
+        write_script(
+            &place.join("bin").join(name),
+            &format!("#!/bin/sh\nexec \"$(dirname \"$0\")/../../bin/{program}\" \"$@\"\n"),
+        )?;
+    }
+    Ok(())
+}
+
+fn write_script(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", path.display()))
 }
