@@ -40,6 +40,13 @@ pub enum Trigger {
     },
     /// The guest reported a crash through KVM (KVM_EXIT_SYSTEM_EVENT, type KVM_SYSTEM_EVENT_CRASH).
     SystemEventCrash,
+    /// A vCPU stopped for a reason that this program does not know; its guest will not go on.
+    VcpuFailed {
+        /// Which one.
+        vcpu: u8,
+        /// What KVM said.
+        what: String,
+    },
     /// Somebody asked for a dump.
     ApiRequest {
         /// What they gave as the reason.
@@ -66,6 +73,7 @@ impl Trigger {
             Trigger::InternalError { .. } => "kvm-internal-error",
             Trigger::EntryFailed { .. } => "kvm-entry-failed",
             Trigger::SystemEventCrash => "kvm-system-event-crash",
+            Trigger::VcpuFailed { .. } => "vcpu-failed",
             Trigger::ApiRequest { .. } => "api-request",
             Trigger::PanicConsole { .. } => "panic-console",
             Trigger::KdumpFailed => "kdump-failed",
@@ -105,6 +113,7 @@ impl fmt::Display for Trigger {
             Trigger::InternalError { suberror } => write!(f, "KVM internal error, suberror {suberror}"),
             Trigger::EntryFailed { reason } => write!(f, "KVM could not enter a vCPU, hardware reason {reason:#x}"),
             Trigger::SystemEventCrash => f.write_str("the guest reported a crash through KVM"),
+            Trigger::VcpuFailed { vcpu, what } => write!(f, "vCPU {vcpu} stopped for good: {what}"),
             Trigger::ApiRequest { reason } => write!(f, "a dump was asked for: {reason}"),
             Trigger::PanicConsole { line } => write!(f, "the serial console said: {line}"),
             Trigger::KdumpFailed => f.write_str("the guest's own dump did not finish in time"),
