@@ -39,7 +39,8 @@ pub const FINISHED_WITHIN: Duration = Duration::from_secs(30);
 /// a debugger); that time does not count as silence of the receiver.
 pub const CALLER_AWAY_MIN: Duration = Duration::from_secs(1);
 
-/// The shortest retransmission time-out: a receiver on a busy two-core machine may answer a few scheduler slices late.
+/// What a retransmission time-out exceeds the measured round trip by at least: a receiver on a busy machine answers a
+/// few scheduler slices late now and then.
 pub const RTO_MIN: Duration = Duration::from_millis(20);
 
 /// The retransmission time-out before anything was measured: well above a path across a continent.

@@ -21,7 +21,7 @@ pub struct ClientConfig {
     pub give_up_after: Duration,
     /// Time for the acknowledgement of FINISHED.
     pub finished_within: Duration,
-    /// Shortest retransmission time-out.
+    /// What a retransmission time-out exceeds the round trip by at least.
     pub rto_min: Duration,
     /// Retransmission time-out before anything was measured.
     pub rto_initial: Duration,

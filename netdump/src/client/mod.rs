@@ -111,18 +111,20 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Client<B> {
     }
 
     /// Data bytes that [`Client::push`] would take now: none while the window is full, before a receiver answered and
-    /// after [`Client::finish`].
+    /// after [`Client::finish`]. It is a number of whole messages: filling up a window with crumbs as they become free
+    /// would use up its packets.
     #[must_use]
     pub fn capacity(&self) -> usize {
         if self.phase != Phase::Sending {
             return 0;
         }
         let packets = usize::try_from(self.window.packets_free()).unwrap_or(0);
-        self.window.bytes_free().min(packets * self.config.payload_len_max)
+        packets.min(self.window.bytes_free() / self.config.payload_len_max) * self.config.payload_len_max
     }
 
-    /// Takes the first bytes of `bytes`, up to [`Client::capacity`], and returns how many. `offset` is that of the
-    /// first byte in the object that `kind` names; HERALD and FINISHED are the client's own and take nothing.
+    /// Takes the first bytes of `bytes`, up to [`Client::capacity`], and returns how many. Only the last of the messages
+    /// that they are cut into is shorter than the others, so long runs are best. `offset` is that of the first byte in
+    /// the object that `kind` names; HERALD and FINISHED are the client's own and take nothing.
     pub fn push(&mut self, kind: Kind, offset: u64, bytes: &[u8]) -> usize {
         if matches!(kind, Kind::Herald | Kind::Finished) {
             return 0;

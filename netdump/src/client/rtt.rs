@@ -51,13 +51,11 @@ impl Rtt {
 
     /// The time-out of a packet sent now.
     pub(super) fn timeout(&self) -> Duration {
-        let base = self
-            .smoothed
-            .map_or(self.initial, |smoothed| smoothed + self.variance * 4);
-        let backed_off = base
-            .max(self.min)
-            .checked_mul(1 << self.backoff.min(16))
-            .unwrap_or(self.max);
+        // Never closer to the round trip than the least margin: on a steady path the variance goes to zero, and the first
+        // late acknowledgement would send a whole window again.
+        let measured = |smoothed| smoothed + self.min.max(self.variance * 4);
+        let base = self.smoothed.map_or(self.initial, measured);
+        let backed_off = base.checked_mul(1 << self.backoff.min(16)).unwrap_or(self.max);
         backed_off.min(self.max)
     }
 
@@ -107,15 +105,15 @@ mod tests {
         let mut rtt = rtt();
         assert_eq!(rtt.timeout(), ms(200));
         for _ in 0..20 {
-            rtt.measured(Duration::from_micros(200));
+            rtt.measured(ms(5));
         }
-        assert_eq!(rtt.timeout(), ms(20));
-        for expected in [40, 80, 160, 320, 640, 1000, 1000] {
+        assert_eq!(rtt.timeout(), ms(25));
+        for expected in [50, 100, 200, 400, 800, 1000, 1000] {
             rtt.back_off();
             assert_eq!(rtt.timeout(), ms(expected));
         }
-        rtt.measured(Duration::from_micros(200));
-        assert_eq!(rtt.timeout(), ms(20));
+        rtt.measured(ms(5));
+        assert_eq!(rtt.timeout(), ms(25));
     }
 
     #[test]

@@ -14,8 +14,8 @@ pub struct LinkConfig {
     pub loss_ppm: u32,
     /// Chance that a run of losses begins at a datagram.
     pub burst_ppm: u32,
-    /// Mean length of such a run in datagrams, at least 1.
-    pub burst_len: u32,
+    /// How long such a run lasts at most. It is a time, for a queue somewhere drains whether or not anything is sent.
+    pub burst_for: Duration,
     /// Chance of a second copy, with a delay of its own.
     pub duplicate_ppm: u32,
     /// Chance that one bit flips; the checksum then drops the datagram.
@@ -41,7 +41,7 @@ impl LinkConfig {
         Self {
             loss_ppm: 0,
             burst_ppm: 0,
-            burst_len: 1,
+            burst_for: Duration::ZERO,
             duplicate_ppm: 0,
             corrupt_ppm: 0,
             delay: Duration::from_micros(100)..Duration::from_micros(100),
@@ -61,7 +61,7 @@ impl LinkConfig {
         Self {
             loss_ppm: fault(rng, 100_000),
             burst_ppm: fault(rng, 5_000),
-            burst_len: u32::try_from(rng.within(1..40)).unwrap_or(1),
+            burst_for: Duration::from_micros(rng.within(100..100_000)),
             duplicate_ppm: fault(rng, 50_000),
             corrupt_ppm: fault(rng, 20_000),
             delay: delay..delay + jitter,
@@ -88,8 +88,8 @@ fn fault(rng: &mut Rng, ppm_max: u64) -> u32 {
 pub struct Link {
     config: LinkConfig,
     rng: Rng,
-    /// Losses of the present run that are still to come.
-    burst_left: u64,
+    /// When the present run of losses ends.
+    burst_until: Instant,
     /// When the narrowest place has sent everything that waits there.
     busy_until: Instant,
     on_the_way: BTreeMap<(Instant, u64), Datagram>,
@@ -112,7 +112,7 @@ impl Link {
         Self {
             config,
             rng: Rng::new(seed),
-            burst_left: 0,
+            burst_until: Instant::ZERO,
             busy_until: Instant::ZERO,
             on_the_way: BTreeMap::new(),
             count: 0,
@@ -186,12 +186,10 @@ impl Link {
     }
 
     fn loses(&mut self, now: Instant) -> bool {
-        if self.burst_left == 0 && self.rng.chance(self.config.burst_ppm) {
-            self.burst_left = self.rng.within(1..2 * u64::from(self.config.burst_len));
+        if now >= self.burst_until && self.rng.chance(self.config.burst_ppm) {
+            self.burst_until = now + self.rng.duration(&(Duration::ZERO..self.config.burst_for));
         }
-        let in_burst = self.burst_left > 0;
-        self.burst_left = self.burst_left.saturating_sub(1);
-        in_burst || self.config.outage.contains(&now) || self.rng.chance(self.config.loss_ppm)
+        now < self.burst_until || self.config.outage.contains(&now) || self.rng.chance(self.config.loss_ppm)
     }
 
     /// When a datagram of that length is through the narrowest place; `None` if it does not fit into the queue there.
