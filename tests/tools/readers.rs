@@ -1,0 +1,144 @@
+//! Each reader opens the core and must say what the guest was.
+
+use crate::ours::OurCore;
+use crate::run;
+use crate::testbed::Testbed;
+use anyhow::{Context as _, Result, ensure};
+use std::path::Path;
+use std::time::Duration;
+
+/// Most of it is reading 590 MB of debug information; the rest is room for a busy machine.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// ELF alone: one note segment first, loads with alignment 0, our note among the notes.
+pub(crate) fn readelf(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
+    let said = run::output(testbed.command("readelf").arg("-hlnW").arg(&core.path), dir, "", LIMIT)?;
+    for expected in [
+        "CORE (Core file)",
+        "X86-64",
+        "64 (bytes into file)",
+        "NT_PRSTATUS",
+        "VMCOREINFO",
+        "COREFERRY",
+    ] {
+        ensure!(said.contains(expected), "readelf does not say {expected:?}:\n{said}");
+    }
+    ensure!(
+        !said.contains("Warning") && !said.contains("Error"),
+        "readelf warns:\n{said}"
+    );
+    let headers = said
+        .lines()
+        .filter(|line| line.starts_with("  LOAD") || line.starts_with("  NOTE"));
+    Ok(headers
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join("; "))
+}
+
+/// gdb reads kernel data by virtual address through the extra text segment, and one thread per vCPU.
+pub(crate) fn gdb(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
+    let offset = core.vmcoreinfo("KERNELOFFSET")?;
+    let mut gdb = testbed.command("gdb");
+    gdb.args(["-batch", "-nx", "-ex", "set auto-load off", "-ex", "set pagination off"])
+        .arg("-ex")
+        .arg(format!(
+            "symbol-file -o 0x{offset} {}",
+            testbed.path("vmlinux").display()
+        ))
+        .arg("-ex")
+        .arg(format!("core-file {}", core.path.display()))
+        .args(["-ex", "info threads", "-ex", "x/s &linux_banner", "-ex", "p $rip"]);
+    let said = run::output(&mut gdb, dir, "", LIMIT)?;
+    let banner = line_with(&said, "Linux version")?;
+    ensure!(banner.contains(core.vmcoreinfo("OSRELEASE")?), "{banner}");
+    for (index, cpu) in core.cpus.iter().enumerate() {
+        let thread = format!("LWP {}", index + 1);
+        let found = said
+            .lines()
+            .find(|line| line.contains(&thread) || line.contains(&format!("process {}", index + 1)));
+        ensure!(
+            found.is_some() && cpu.rip != 0,
+            "gdb shows no thread of vCPU {index}:\n{said}"
+        );
+    }
+    Ok(format!("{}; {}", banner, line_with(&said, "* 1")?))
+}
+
+/// Filters to a file: proves that VMCOREINFO and the pages it leads to are readable.
+pub(crate) fn makedumpfile(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
+    let filtered = dir.join("filtered.kdump");
+    // It does not overwrite.
+    let _ = std::fs::remove_file(&filtered);
+    let mut makedumpfile = testbed.command("makedumpfile");
+    makedumpfile.args(["-l", "-d", "31"]).arg(&core.path).arg(&filtered);
+    let said = run::output(&mut makedumpfile, dir, "", LIMIT)?;
+    ensure!(said.contains("dumpfile is saved to"), "{said}");
+    let len = filtered.metadata()?.len();
+    ensure!(len > 1 << 20, "only {len} bytes left");
+    let seen = drgn_lines(testbed, dir, &filtered)?;
+    expect(&seen, "release ", core.vmcoreinfo("OSRELEASE")?)?;
+    Ok(format!("filtered to {len} bytes, which drgn opens"))
+}
+
+/// Release, crashed task and its stack, and the registers of every vCPU as QEMU recorded them.
+pub(crate) fn drgn(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
+    let seen = drgn_lines(testbed, dir, &core.path)?;
+    let release = expect(&seen, "release ", core.vmcoreinfo("OSRELEASE")?)?;
+    let panic = expect(&seen, "panic ", "sysrq triggered crash")?;
+    let frames = expect(&seen, "frames ", "panic")?;
+    for (index, cpu) in core.cpus.iter().enumerate() {
+        expect(
+            &seen,
+            &format!("cpu{index} "),
+            &format!("{:#x} {:#x}", cpu.rip, cpu.rsp),
+        )?;
+    }
+    Ok(format!(
+        "{release}; {panic}; {frames}; registers of {} vCPUs right",
+        core.cpus.len()
+    ))
+}
+
+fn drgn_lines(testbed: &Testbed, dir: &Path, core: &Path) -> Result<String> {
+    let script = dir.join("core_facts.py");
+    std::fs::write(&script, include_str!("core_facts.py"))?;
+    let mut python = testbed.command("python3");
+    // Debug information comes from the testbed, never from a server.
+    python
+        .env("DEBUGINFOD_URLS", "")
+        .arg(&script)
+        .arg(core)
+        .arg(testbed.path("vmlinux"));
+    run::output(&mut python, dir, "", LIMIT)
+}
+
+/// System, log and the crashed task's stack.
+pub(crate) fn crash(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
+    let mut crash = testbed.command("crash");
+    crash.arg("-s").arg(testbed.path("vmlinux")).arg(&core.path);
+    let said = run::output(&mut crash, dir, "sys\nbt\nlog\nquit\n", LIMIT)?;
+    let release = expect(&said, "     RELEASE: ", core.vmcoreinfo("OSRELEASE")?)?;
+    let panic = expect(&said, "       PANIC: ", "sysrq triggered crash")?;
+    ensure!(said.contains("] panic at "), "bt shows no panic frame:\n{said}");
+    ensure!(
+        said.contains("Kernel panic - not syncing: sysrq triggered crash"),
+        "log has no panic line:\n{said}"
+    );
+    let frames = said.lines().filter(|line| line.starts_with(" #")).count();
+    Ok(format!("{}; {}; {} stack frames", release.trim(), panic.trim(), frames))
+}
+
+/// The line that starts with `start`, which must contain `expected`.
+fn expect<'a>(said: &'a str, start: &str, expected: &str) -> Result<&'a str> {
+    let line = said.lines().find(|line| line.starts_with(start));
+    let line = line.with_context(|| format!("no line {start:?} in:\n{said}"))?;
+    ensure!(line.contains(expected), "{line:?} lacks {expected:?}");
+    Ok(line)
+}
+
+fn line_with<'a>(said: &'a str, part: &str) -> Result<&'a str> {
+    said.lines()
+        .find(|line| line.contains(part))
+        .with_context(|| format!("no line with {part:?} in:\n{said}"))
+}

@@ -1,0 +1,49 @@
+//! Runs a program to its end or its deadline.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Standard output and error of a program that ended with status 0. `input` is its standard input.
+///
+/// Both streams go to files in `dir`: a reader that floods one must not block on a pipe.
+pub(crate) fn output(command: &mut Command, dir: &Path, input: &str, limit: Duration) -> Result<String> {
+    let path = dir.join("output.txt");
+    let file = File::create(&path)?;
+    let mut child = command
+        .current_dir(dir)
+        .env("HOME", dir)
+        .env("TERM", "dumb")
+        .stdin(Stdio::piped())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()
+        .with_context(|| format!("start {command:?}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends without reading everything is judged by its status.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let status = wait(&mut child, limit).with_context(|| format!("{command:?}"));
+    let said = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+    let status = status.with_context(|| format!("it said:\n{said}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}:\n{said}");
+    Ok(said)
+}
+
+/// Waits for a child; ends it when the time is up.
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        sleep(Duration::from_millis(20));
+    }
+    child.kill()?;
+    child.wait()?;
+    bail!("still running after {} s", limit.as_secs())
+}
