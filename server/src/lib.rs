@@ -1,1 +1,36 @@
-//! The receiver: ingest, sessions, store, catalogue
+//! The receiver: takes dumps by netdump, stores and proves them, lists them.
+//!
+//! Sockets and sessions run on plain threads; the protocol itself is the netdump crate's. A byte is acknowledged when it
+//! outlives this process, FINISHED when everything outlives a loss of power. The manifests on disk are the truth; the
+//! list of cores is an index over them.
+//!
+//! ```text
+//! HERALD ─► session ─► spool/<id> ──FINISHED──► commit ─► cores/<yyyy>/<mm>/<id> ─► acknowledged, listed
+//!                        │ silent, stopped, disk full ─► the same, as `incomplete`
+//!                        └ receiver died ─► found at the next start, as `incomplete`
+//! ```
+//!
+//! - [`Receiver`]: start, stop, wait for cores (also embedded in other programs)
+//! - [`LocalCores`]: the cores of a directory, read-only; implements [`api::CoreService`]
+//! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`: who may dump · `limits`
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
+
+mod allow;
+mod cores;
+mod escape;
+mod ingest;
+pub mod limits;
+mod os;
+mod receiver;
+mod service;
+mod store;
+
+pub use allow::{Cidr, CidrError};
+pub use cores::{LocalCores, StoredVmcore};
+pub use escape::{lines, one_line};
+pub use ingest::SessionRules;
+pub use receiver::{Receiver, ReceiverConfig, ReceiverError};
+pub use service::CoreCatalogue;
+pub use store::StoreError;
+pub use store::verify::Verified;

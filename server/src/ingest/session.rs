@@ -1,0 +1,337 @@
+//! One session: datagrams in batches, storage, then acknowledgements.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use netdump::{Accepted, FinishTicket, Rejected, Session, SessionEvent, Ticket};
+
+use super::{Counters, Handle, Shared};
+use crate::limits::{BATCH_DATAGRAMS, DATAGRAM_BYTES_MAX, STOP_LOOK};
+use crate::store::examine::Ending;
+use crate::store::journal::SessionHead;
+use crate::store::spool::{Spool, SpoolError};
+use crate::{escape, os};
+
+/// Room for a batch: datagrams are packed one behind the other, and each needs the largest length free before it comes.
+const BATCH_BYTES: usize = 512 * 1024;
+
+/// The thread of one session.
+#[derive(Debug)]
+pub(super) struct SessionThread {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+    session: Session,
+    spool: Option<Spool>,
+    heard_at: Instant,
+    /// Whether the sender is one of ours, once that was looked up in the present silence.
+    is_ours: Option<bool>,
+    last_refusal: Option<String>,
+}
+
+/// Data of a batch that is contiguous in the file.
+#[derive(Debug)]
+struct Run<'d> {
+    offset: u64,
+    end: u64,
+    slices: Vec<&'d [u8]>,
+    tickets: Vec<Ticket>,
+}
+
+impl SessionThread {
+    pub(super) fn new(shared: Arc<Shared>, handle: Arc<Handle>, session: Session) -> Self {
+        Self {
+            shared,
+            handle,
+            session,
+            spool: None,
+            heard_at: Instant::now(),
+            is_ours: None,
+            last_refusal: None,
+        }
+    }
+
+    /// Runs until the session is over, and makes a core of what came.
+    pub(super) fn run(mut self) {
+        let (id, peer) = (self.handle.id.clone(), self.handle.peer);
+        tracing::info!(session = %id, %peer, "session begins");
+        if let Err(why) = self.serve() {
+            tracing::error!(session = %id, %peer, "session failed: {why}");
+            self.end(Ending::Storage(format!("the session's socket failed: {why}")));
+        }
+        self.shared.counters.sessions_now.fetch_sub(1, Ordering::Relaxed);
+        tracing::info!(session = %id, %peer, "session over");
+    }
+
+    /// The loop. Returns when the session is over; an error is the socket's.
+    fn serve(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; BATCH_BYTES];
+        self.send_acks()?;
+        loop {
+            if self.shared.stopping() || self.handle.evicted.load(Ordering::Acquire) {
+                self.end(Ending::Stopped);
+                return Ok(());
+            }
+            let lens = self.receive_batch(&mut buffer)?;
+            if !lens.is_empty() {
+                self.heard_at = Instant::now();
+                self.is_ours = None;
+                if let Err(ending) = self.take_batch(&buffer, &lens) {
+                    self.session.refuse();
+                    self.end(ending);
+                    return Ok(());
+                }
+                self.send_acks()?;
+            } else if self.is_silent_ours() {
+                self.end(self.silent());
+                return Ok(());
+            }
+            self.session.handle_timeout(self.shared.now());
+            match self.session.poll_event() {
+                Some(SessionEvent::LingerOver) => return Ok(()),
+                Some(SessionEvent::Silent) => {
+                    self.end(self.silent());
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Waits for a datagram, then takes all that are there, up to a burst. Gives their lengths.
+    fn receive_batch(&self, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
+        let socket = &self.handle.socket;
+        let until_deadline = self.session.poll_timeout().map(|at| at.since(self.shared.now()));
+        let wait = until_deadline.map_or(STOP_LOOK, |left| left.min(STOP_LOOK));
+        socket.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
+        let mut lens = Vec::new();
+        let mut at = 0;
+        while lens.len() < BATCH_DATAGRAMS {
+            let Some(room) = buffer.get_mut(at..).filter(|room| room.len() >= DATAGRAM_BYTES_MAX) else {
+                break;
+            };
+            let Some(len) = os::receive(socket, room, lens.is_empty())? else {
+                break;
+            };
+            lens.push(len);
+            at += len;
+        }
+        Ok(lens)
+    }
+
+    /// Stores what came and gives the tickets back. An error is how the session ends.
+    fn take_batch(&mut self, buffer: &[u8], lens: &[usize]) -> Result<(), Ending> {
+        Counters::add(&self.shared.counters.packets, lens.len() as u64);
+        let before = self.session.stats().duplicate_messages;
+        let mut runs: Vec<Run<'_>> = Vec::new();
+        let mut finished = None;
+        let mut at = 0;
+        for len in lens {
+            let datagram = buffer.get(at..at + len).unwrap_or_default();
+            at += len;
+            match self.session.handle_datagram(self.shared.now(), datagram) {
+                Ok(Accepted::Data {
+                    offset, bytes, ticket, ..
+                }) => add_to_runs(&mut runs, offset, bytes, ticket),
+                Ok(Accepted::KernelHeader { offset, bytes, ticket }) => {
+                    self.spool()?.kernel_header(offset, bytes).map_err(storage)?;
+                    self.give_back(ticket);
+                }
+                Ok(Accepted::Key { offset, bytes, ticket }) => {
+                    self.spool()?.key(offset, bytes).map_err(storage)?;
+                    self.give_back(ticket);
+                }
+                Ok(Accepted::Finished { ticket }) => finished = Some(ticket),
+                Ok(Accepted::Herald | Accepted::Repeated) => {}
+                Err(why) => self.note_refusal(&why),
+            }
+        }
+        for run in runs {
+            self.spool()?.write_run(run.offset, &run.slices).map_err(storage)?;
+            Counters::add(&self.shared.counters.received_bytes, run.end - run.offset);
+            run.tickets.into_iter().for_each(|ticket| self.give_back(ticket));
+        }
+        let duplicates = self.session.stats().duplicate_messages - before;
+        Counters::add(&self.shared.counters.duplicate_packets, duplicates);
+        if self.session.has_data() {
+            self.handle.has_data.store(true, Ordering::Release);
+        }
+        match finished {
+            Some(ticket) => self.finish(ticket),
+            None => Ok(()),
+        }
+    }
+
+    /// FINISHED came: makes the core, and acknowledges when everything is on disk.
+    fn finish(&mut self, ticket: FinishTicket) -> Result<(), Ending> {
+        // What came with FINISHED is acknowledged now: the commit may take a while.
+        let _ = self.send_acks();
+        let durable = match self.spool.take() {
+            // Nothing but heralds came: there is nothing to keep.
+            None => true,
+            Some(spool) => self.commit(spool, Ending::Finished),
+        };
+        if durable {
+            self.session.durable(self.shared.now(), ticket);
+            Ok(())
+        } else {
+            Err(Ending::Storage("the core could not be made durable".to_owned()))
+        }
+    }
+
+    /// Ends the session and keeps what came.
+    fn end(&mut self, ending: Ending) {
+        if let Some(spool) = self.spool.take() {
+            if matches!(ending, Ending::Storage(_)) {
+                Counters::add(&self.shared.counters.storage_failures, 1);
+            }
+            let ending = match (ending, self.last_refusal.take()) {
+                // A sender that was refused something falls silent because of it.
+                (Ending::Silent { .. }, Some(why)) => Ending::Refused(why),
+                (ending, _) => ending,
+            };
+            self.commit(spool, ending);
+        }
+    }
+
+    /// Makes a core; whether everything that came is on disk.
+    fn commit(&self, spool: Spool, ending: Ending) -> bool {
+        let duplicates = self.session.stats().duplicate_messages;
+        match spool.commit(ending, duplicates) {
+            Ok(kept) => {
+                let summary = kept.manifest.summary();
+                let reason = kept.manifest.reason.as_deref().unwrap_or_default();
+                tracing::info!(core = %summary.id, guest = %summary.guest, state = %summary.state, reason, "core kept");
+                self.shared.cores.insert(kept.dir, &kept.manifest);
+                self.shared.announce();
+                kept.durable
+            }
+            Err(why) => {
+                tracing::error!(session = %self.handle.id, "no core could be made, the spool is left: {why}");
+                false
+            }
+        }
+    }
+
+    /// The session's storage, made when the first bytes come: heralds alone leave no trace on disk.
+    fn spool(&mut self) -> Result<&mut Spool, Ending> {
+        let spool = match self.spool.take() {
+            Some(spool) => spool,
+            None => Spool::create(&self.shared.root, &self.head()).map_err(|why| {
+                tracing::error!(session = %self.handle.id, "dump refused: {why}");
+                storage(why)
+            })?,
+        };
+        Ok(self.spool.insert(spool))
+    }
+
+    /// What is known of the session now.
+    fn head(&self) -> SessionHead {
+        let age = self.handle.started.elapsed();
+        let started = Timestamp::now() - jiff::SignedDuration::try_from(age).unwrap_or_default();
+        SessionHead {
+            id: self.handle.id.clone(),
+            client_addr: self.handle.peer.to_string(),
+            server_addr: self.handle.dialled.to_string(),
+            herald_label: label(self.session.herald_payload()),
+            started_at: format!("{started:.3}"),
+        }
+    }
+
+    /// Gives a ticket back to the protocol, which acknowledges.
+    fn give_back(&mut self, ticket: Ticket) {
+        if let Err(why) = self.session.received(ticket) {
+            self.last_refusal = Some(why.to_string());
+        }
+    }
+
+    /// Remembers why something was not taken.
+    fn note_refusal(&mut self, why: &Rejected) {
+        if matches!(why, Rejected::OutOfBounds { .. } | Rejected::TooFragmented { .. }) {
+            if self.last_refusal.is_none() {
+                tracing::warn!(session = %self.handle.id, "message refused: {why}");
+            }
+            self.last_refusal = Some(why.to_string());
+        }
+    }
+
+    /// Sends the acknowledgements that are due.
+    fn send_acks(&mut self) -> io::Result<()> {
+        let mut ack = [0; 4];
+        while let Some(len) = self.session.poll_ack(&mut ack) {
+            match self.handle.socket.send(ack.get(..len).unwrap_or_default()) {
+                // One that is lost comes again when the sender asks again.
+                Ok(_) => {}
+                Err(why) if is_passing(&why) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a sender of ours, which never pauses for long, has been silent for its shorter time.
+    fn is_silent_ours(&mut self) -> bool {
+        if self.heard_at.elapsed() < self.shared.rules.silent_after_ours {
+            return false;
+        }
+        let Some(spool) = &self.spool else {
+            return false;
+        };
+        *self.is_ours.get_or_insert_with(|| spool.has_dump_id())
+    }
+
+    /// The ending of a session whose sender is silent.
+    fn silent(&self) -> Ending {
+        Ending::Silent {
+            silent_s: self.heard_at.elapsed().as_secs(),
+        }
+    }
+}
+
+/// Adds data to the run that it continues, or begins a new one.
+fn add_to_runs<'d>(runs: &mut Vec<Run<'d>>, offset: u64, bytes: &'d [u8], ticket: Ticket) {
+    let end = offset.saturating_add(bytes.len() as u64);
+    match runs.last_mut() {
+        Some(run) if run.end == offset => {
+            run.slices.push(bytes);
+            run.tickets.push(ticket);
+            run.end = end;
+        }
+        _ => runs.push(Run {
+            offset,
+            end,
+            slices: vec![bytes],
+            tickets: vec![ticket],
+        }),
+    }
+}
+
+/// The herald's path as a label: text up to the first NUL, escaped.
+fn label(herald: &[u8]) -> Option<String> {
+    let text = herald.split(|byte| *byte == 0).next()?;
+    escape::some_line(&String::from_utf8_lossy(text))
+}
+
+/// The ending of a session whose bytes cannot be stored.
+#[expect(clippy::needless_pass_by_value, reason = "used as a function of the error")]
+fn storage(why: SpoolError) -> Ending {
+    match why {
+        SpoolError::TooFragmented => Ending::Refused(why.to_string()),
+        SpoolError::Io { .. } => Ending::Storage(why.to_string()),
+    }
+}
+
+/// Errors of sending that pass: an ICMP message of a peer that restarts, a full queue.
+fn is_passing(why: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, Interrupted, NetworkUnreachable, WouldBlock};
+    let kinds = [
+        ConnectionRefused,
+        HostUnreachable,
+        NetworkUnreachable,
+        WouldBlock,
+        Interrupted,
+    ];
+    kinds.contains(&why.kind()) || why.raw_os_error() == Some(nix::libc::ENOBUFS)
+}

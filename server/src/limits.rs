@@ -1,0 +1,64 @@
+//! Bounds of the receiver, with the reason beside each number.
+
+use std::time::Duration;
+
+/// Sessions at one time, those without data included. Each has a thread and a socket; 1024 of both are far below the
+/// usual limit of a process, and more hosts than that do not crash at once.
+pub const SESSIONS_MAX: usize = 1024;
+
+/// A session without data this old gives its place to a newcomer when all places are taken: a real client sends data
+/// within milliseconds of the first acknowledgement, so that spoofed heralds cannot lock real ones out.
+pub const HALF_OPEN_KEPT: Duration = Duration::from_secs(2);
+
+/// Datagrams taken from a socket before anything is written: the most that a client has in flight.
+pub const BATCH_DATAGRAMS: usize = 64;
+
+/// Largest payload of a UDP datagram over IPv4 (65 535 less 20 bytes of IP and 8 of UDP header).
+pub const DATAGRAM_BYTES_MAX: usize = 65_507;
+
+/// Receive buffer asked of the kernel: several bursts of 64 KiB while a disk is slow. It counts with overhead.
+pub const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// How often a thread that waits for packets looks whether it should stop.
+pub const STOP_LOOK: Duration = Duration::from_millis(200);
+
+/// Chunk over which a digest is made.
+pub const CHUNK_BYTES: u64 = 1024 * 1024;
+
+/// Chunks that are hashed as their bytes come, at one time; a hasher has 2 KiB, and clients send in file order.
+pub const OPEN_HASHERS_MAX: usize = 64;
+
+/// Bytes written before the background write-back is asked for: half a second of a fast disk, so that the last sync
+/// fits well inside the 12 s that stock senders wait for the acknowledgement of FINISHED.
+pub const WRITE_BACK_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Space set aside for the records of a core, so that they can be written on a full disk.
+pub const RESERVE_BYTES_MIN: u64 = 128 * 1024;
+
+/// Reserve for each chunk's digest in the manifest: 64 hexadecimal digits, the index and punctuation.
+pub const RESERVE_BYTES_PER_CHUNK: u64 = 96;
+
+/// Reserve for each received range in the manifest: two numbers of up to 14 digits and punctuation, listed twice where
+/// what lies between is lost.
+pub const RESERVE_BYTES_PER_EXTENT: u64 = 80;
+
+/// Separate ranges of the received bytes that are kept; a sender that leaves more holes than this is refused.
+pub const EXTENTS_MAX: usize = 1 << 20;
+
+/// Longest text taken from a guest (panic, host name, label), in characters after escaping.
+pub const TEXT_CHARS_MAX: usize = 512;
+
+/// Longest console tail shown.
+pub const CONSOLE_CHARS_MAX: usize = 64 * 1024;
+
+/// Largest journal that is read back: 24 bytes for each of far more ranges than are kept.
+pub const JOURNAL_BYTES_MAX: u64 = 1 << 30;
+
+/// Largest manifest that is read: [`EXTENTS_MAX`] ranges and the digests of 16 TiB are below it.
+pub const MANIFEST_BYTES_MAX: u64 = 2 << 30;
+
+/// Bytes of a core's head that are looked at for facts: the header room of our own files, enough of others.
+pub const HEAD_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Largest trailer that is read: the page states and digests of 16 TiB would be 2 GiB; this is enough for 2 TiB.
+pub const TRAILER_BYTES_MAX: u64 = 256 * 1024 * 1024;

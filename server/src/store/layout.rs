@@ -1,0 +1,137 @@
+//! Names and modes of what stands on disk (the on-disk contract), and nothing else.
+//!
+//! ```text
+//! DIR/cores/<yyyy>/<mm>/<core-id>/   vmcore  info.txt  kdh.bin  manifest.json  [key.bin]
+//! DIR/spool/<session-id>/            vmcore.part  session.journal  [kdh.bin] [key.bin]
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// Mode of files: the owner writes, the group reads.
+pub(crate) const FILE_MODE: u32 = 0o640;
+/// Mode of directories.
+pub(crate) const DIR_MODE: u32 = 0o750;
+
+/// Finished cores.
+pub(crate) const CORES: &str = "cores";
+/// Running sessions.
+pub(crate) const SPOOL: &str = "spool";
+/// The memory image of a finished core.
+pub(crate) const VMCORE: &str = "vmcore";
+/// The same while it is being received.
+pub(crate) const VMCORE_PART: &str = "vmcore.part";
+/// Which ranges of it have been taken.
+pub(crate) const JOURNAL: &str = "session.journal";
+/// The kernel dump header as it came.
+pub(crate) const KERNEL_HEADER: &str = "kdh.bin";
+/// The key of an encrypted dump.
+pub(crate) const KEY: &str = "key.bin";
+/// savecore's description.
+pub(crate) const INFO: &str = "info.txt";
+/// The truth about a core.
+pub(crate) const MANIFEST: &str = "manifest.json";
+/// Space set aside for the records.
+pub(crate) const RESERVE: &str = "reserve";
+
+/// The directory of a core that was kept at `received_at`.
+pub(crate) fn core_dir(root: &Path, received_at: Timestamp, id: &str) -> PathBuf {
+    month_dir(root, received_at).join(id)
+}
+
+/// The directory of the cores of a month.
+pub(crate) fn month_dir(root: &Path, received_at: Timestamp) -> PathBuf {
+    let date = received_at.to_zoned(TimeZone::UTC).date();
+    root.join(CORES)
+        .join(format!("{:04}", date.year()))
+        .join(format!("{:02}", date.month()))
+}
+
+/// The directory of a session.
+pub(crate) fn session_dir(root: &Path, id: &str) -> PathBuf {
+    root.join(SPOOL).join(id)
+}
+
+/// Whether this is an id that we made: 36 characters, lower-case hexadecimal and dashes.
+pub(crate) fn is_id(name: &str) -> bool {
+    name.len() == 36 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'))
+}
+
+/// Makes one directory; one that exists is fine.
+pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(DIR_MODE).create(path) {
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        done => done,
+    }
+}
+
+/// Makes a directory below `root` with its parents up to there, each made durable.
+pub(crate) fn make_dirs_below(root: &Path, path: &Path) -> io::Result<()> {
+    if path == root || path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_dirs_below(root, parent)?;
+        make_dir(path)?;
+        sync_dir(parent)?;
+    }
+    Ok(())
+}
+
+/// A new file that must not exist.
+pub(crate) fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(path)
+}
+
+/// Writes a whole file and makes its content durable; replaces one that exists.
+pub(crate) fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(FILE_MODE)
+        .open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Makes names in a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Removes a file; one that is not there is fine.
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_stand_below_year_and_month() {
+        let time: Timestamp = "2026-03-09T23:59:59Z".parse().unwrap();
+        assert_eq!(core_dir(Path::new("/d"), time, "x"), Path::new("/d/cores/2026/03/x"));
+    }
+
+    #[test]
+    fn only_names_like_ours_are_ids() {
+        assert!(is_id("0192f0c1-1111-7abc-8def-000000000000"));
+        assert!(!is_id("0192f0c1-1111-7abc-8def-00000000000"));
+        assert!(!is_id("../../../../../../../../../etc/passwd"));
+    }
+}

@@ -1,0 +1,297 @@
+//! The directory of a running session: bytes go to `vmcore.part`, their ranges to the journal, and only then may they be
+//! acknowledged.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use netdump::Extents;
+use rustix::fs::FallocateFlags;
+
+use super::chunks::Chunks;
+use super::commit::{self, CommitError, Kept, Session};
+use super::examine::Ending;
+use super::facts::Facts;
+use super::journal::{Journal, SessionHead};
+use super::layout;
+use super::write_back::WriteBack;
+use crate::limits::{
+    EXTENTS_MAX, RESERVE_BYTES_MIN, RESERVE_BYTES_PER_CHUNK, RESERVE_BYTES_PER_EXTENT, WRITE_BACK_BYTES,
+};
+
+/// Slices given to one `pwritev`: the kernel's limit IOV_MAX is 1024, a batch has fewer.
+const SLICES_MAX: usize = 64;
+
+/// Why bytes could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpoolError {
+    /// A file or directory could not be made or written.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The received bytes fall into more ranges than are kept.
+    #[error("the received bytes fall into more than {EXTENTS_MAX} separate ranges")]
+    TooFragmented,
+}
+
+/// A running session's storage.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    root: PathBuf,
+    dir: PathBuf,
+    head: SessionHead,
+    file: Arc<File>,
+    journal: Journal,
+    chunks: Chunks,
+    received: Extents,
+    kernel_header: Object,
+    key: Object,
+    reserve: Reserve,
+    write_back: WriteBack,
+    unsynced_bytes: u64,
+}
+
+impl Spool {
+    /// Makes the session's directory below the store's `root`.
+    pub(crate) fn create(root: &Path, head: &SessionHead) -> Result<Self, SpoolError> {
+        let dir = layout::session_dir(root, &head.id);
+        let month = layout::month_dir(root, Timestamp::now());
+        layout::make_dirs_below(root, &month).map_err(io_error("make", &month))?;
+        layout::make_dir(&dir).map_err(io_error("make", &dir))?;
+        let path = dir.join(layout::JOURNAL);
+        let journal = Journal::create(&path, head).map_err(io_error("write", &path))?;
+        let path = dir.join(layout::RESERVE);
+        let reserve = Reserve::create(&path).map_err(io_error("set aside space in", &path))?;
+        let path = dir.join(layout::VMCORE_PART);
+        let file = Arc::new(layout::new_file(&path).map_err(io_error("make", &path))?);
+        Ok(Self {
+            root: root.to_owned(),
+            write_back: WriteBack::new(Arc::clone(&file)),
+            kernel_header: Object::new(dir.join(layout::KERNEL_HEADER)),
+            key: Object::new(dir.join(layout::KEY)),
+            dir,
+            head: head.clone(),
+            file,
+            journal,
+            chunks: Chunks::default(),
+            received: Extents::new(EXTENTS_MAX),
+            reserve,
+            unsynced_bytes: 0,
+        })
+    }
+
+    /// Stores bytes that follow each other in the file, from `offset` on. When this returns they outlive this process.
+    pub(crate) fn write_run(&mut self, offset: u64, slices: &[&[u8]]) -> Result<(), SpoolError> {
+        let part = |what| io_error(what, &self.dir.join(layout::VMCORE_PART));
+        let len_bytes = write_all_at(&self.file, offset, slices).map_err(part("write to"))?;
+        let range = offset..offset + len_bytes;
+        self.received.insert(range).map_err(|_| SpoolError::TooFragmented)?;
+        let mut at = offset;
+        for slice in slices {
+            self.chunks.absorb(at, slice);
+            at += len_u64(slice.len());
+        }
+        let journal = |what| io_error(what, &self.dir.join(layout::JOURNAL));
+        self.journal.received(offset, len_bytes).map_err(journal("write to"))?;
+        self.unsynced_bytes += len_bytes;
+        if let Some(mark) = self.write_back.poll().map_err(part("write back"))? {
+            self.journal.synced(mark).map_err(journal("write to"))?;
+        }
+        if self.unsynced_bytes >= WRITE_BACK_BYTES && self.write_back.is_idle() {
+            self.unsynced_bytes = 0;
+            self.write_back.start(self.journal.mark());
+        }
+        let need = reserve_needed(self.chunks.len(), self.received.len());
+        let reserve = io_error("set aside space in", &self.dir.join(layout::RESERVE));
+        self.reserve.grow_to(need).map_err(reserve)
+    }
+
+    /// Stores bytes of the kernel dump header.
+    pub(crate) fn kernel_header(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
+        self.kernel_header.write(offset, bytes)
+    }
+
+    /// Stores bytes of the key.
+    pub(crate) fn key(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
+        self.key.write(offset, bytes)
+    }
+
+    /// Whether the file that is coming names a dump of one of our own senders.
+    pub(crate) fn has_dump_id(&self) -> bool {
+        let facts = Facts::read(&self.file, &self.received).unwrap_or_default();
+        facts.note.is_some_and(|note| note.dump_id.is_some())
+    }
+
+    /// Makes a core of what came.
+    pub(crate) fn commit(self, ending: Ending, duplicate_packets: u64) -> Result<Kept, CommitError> {
+        let Self {
+            root,
+            dir,
+            head,
+            file,
+            journal,
+            chunks,
+            received,
+            kernel_header,
+            key,
+            write_back,
+            ..
+        } = self;
+        let flushed = write_back.finish();
+        let digests = chunks.finish(&file, &received);
+        let (digests, ending) = match (flushed, digests, ending) {
+            (Err(why), _, ending @ Ending::Finished) => (None, storage(&ending, "write back", &why)),
+            (_, Err(why), ending @ Ending::Finished) => (None, storage(&ending, "read back", &why)),
+            (_, digests, ending) => (digests.ok(), ending),
+        };
+        let session = Session {
+            root,
+            dir,
+            head,
+            file,
+            received,
+            digests: digests.unwrap_or_default(),
+            kernel_header: kernel_header.bytes,
+            key: key.bytes,
+            duplicate_packets,
+        };
+        let kept = commit::commit(session, ending);
+        // The lock is held until the session's directory is gone, or left to the next start.
+        drop(journal);
+        kept
+    }
+}
+
+/// The ending when storage failed at the last moment.
+fn storage(_finished: &Ending, what: &str, why: &io::Error) -> Ending {
+    Ending::Storage(format!("cannot {what} the file: {why}"))
+}
+
+/// A small object that comes beside the file: kernel dump header or key.
+#[derive(Debug)]
+struct Object {
+    path: PathBuf,
+    file: Option<File>,
+    bytes: Vec<u8>,
+}
+
+impl Object {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            file: None,
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Takes bytes; the protocol's session has bounded `offset` to a few KiB.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(layout::new_file(&self.path).map_err(io_error("make", &self.path))?),
+        };
+        file.write_all_at(bytes, offset)
+            .map_err(io_error("write to", &self.path))?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(bytes.len());
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        if let Some(room) = self.bytes.get_mut(start..end) {
+            room.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Space set aside, so that the manifest can be written on a full disk: it is written into this very file.
+#[derive(Debug)]
+struct Reserve {
+    file: File,
+    len_bytes: u64,
+}
+
+impl Reserve {
+    fn create(path: &Path) -> io::Result<Self> {
+        let mut reserve = Self {
+            file: layout::new_file(path)?,
+            len_bytes: 0,
+        };
+        reserve.grow_to(RESERVE_BYTES_MIN)?;
+        Ok(reserve)
+    }
+
+    /// Sets aside at least this much; grows in large steps, so that it is called often and works seldom.
+    fn grow_to(&mut self, need_bytes: u64) -> io::Result<()> {
+        if need_bytes <= self.len_bytes {
+            return Ok(());
+        }
+        let len_bytes = need_bytes.max(self.len_bytes.saturating_mul(2));
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len_bytes) {
+            // A file system that cannot set space aside is used without.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {
+                self.len_bytes = len_bytes;
+                Ok(())
+            }
+            Err(why) => Err(why.into()),
+        }
+    }
+}
+
+/// Bytes that the records of a core of this shape take at most.
+fn reserve_needed(chunks: usize, extents: usize) -> u64 {
+    RESERVE_BYTES_MIN / 2
+        + len_u64(chunks).saturating_mul(RESERVE_BYTES_PER_CHUNK)
+        + len_u64(extents).saturating_mul(RESERVE_BYTES_PER_EXTENT)
+}
+
+/// Writes all slices one after the other; gives their length.
+fn write_all_at(file: &File, offset: u64, slices: &[&[u8]]) -> io::Result<u64> {
+    let mut at = offset;
+    for group in slices.chunks(SLICES_MAX) {
+        let len_bytes: u64 = group.iter().map(|slice| len_u64(slice.len())).sum();
+        let written = match group {
+            [slice] => {
+                file.write_all_at(slice, at)?;
+                len_bytes
+            }
+            group => {
+                let iov: Vec<IoSlice<'_>> = group.iter().map(|slice| IoSlice::new(slice)).collect();
+                len_u64(rustix::io::retry_on_intr(|| rustix::io::pwritev(file, &iov, at))?)
+            }
+        };
+        if written < len_bytes {
+            // Rare: a disk that filled up, or a signal. What is left is written slice by slice, to learn the error.
+            let mut start = at;
+            for slice in group {
+                let skip = usize::try_from((at + written).saturating_sub(start)).unwrap_or(usize::MAX);
+                if let Some(rest) = slice.get(skip.min(slice.len())..) {
+                    file.write_all_at(rest, start + len_u64(skip.min(slice.len())))?;
+                }
+                start += len_u64(slice.len());
+            }
+        }
+        at += len_bytes;
+    }
+    Ok(at - offset)
+}
+
+/// Adds what was tried to an error of the system.
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SpoolError + use<> {
+    let path = path.display().to_string();
+    move |source| SpoolError::Io { what, path, source }
+}
+
+/// A length in memory as a length in a file.
+fn len_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
