@@ -16,6 +16,8 @@
 pub mod client;
 pub mod limits;
 #[cfg(feature = "server")]
+pub mod listen;
+#[cfg(feature = "server")]
 pub mod routes;
 #[cfg(feature = "server")]
 pub mod service;
@@ -23,6 +25,8 @@ pub mod types;
 
 #[cfg(feature = "client")]
 pub use client::{Client, ClientError, Endpoint};
+#[cfg(feature = "server")]
+pub use listen::{ApiListener, ListenError, ListenOn};
 #[cfg(feature = "server")]
 pub use routes::{core_router, openapi, vm_router};
 #[cfg(feature = "server")]
