@@ -179,7 +179,8 @@ interrupt:
     jmp 5f
 
 2:  # Timer: count and acknowledge.
-    lea rcx, [rsp - RING0_STACKS]
+    mov rcx, rsp
+    sub rcx, offset RING0_STACKS
     shr rcx, 13
     lock inc qword ptr [rcx*8 + TICKS]
     mov eax, 0xfee00000
@@ -193,7 +194,8 @@ interrupt:
     mov rsi, offset NMI_TEXT
     mov ecx, offset NMI_TEXT_LEN
     rep outsb
-    lea rax, [rsp - RING0_STACKS]
+    mov rax, rsp
+    sub rax, offset RING0_STACKS
     shr rax, 13
     add al, 0x30
     out dx, al
