@@ -3,7 +3,7 @@
 /// Ethernet header: two addresses and a type.
 pub const ETHERNET_HEADER_LEN: usize = 14;
 
-/// Shortest frame without its CRC; shorter ones are padded with zeros (IEEE 802.3, 3.2.8).
+/// Shortest frame without its CRC; shorter ones are padded with zeros (IEEE 802.3 clause 3).
 pub const FRAME_LEN_MIN: usize = 60;
 
 /// The CRC that ends a frame on the wire; counted by the statistics, and by RX lengths unless RCTL.SECRC is set.

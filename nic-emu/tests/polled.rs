@@ -1,6 +1,11 @@
 //! The polled driver against the device, as the dump port uses both.
 #![cfg(feature = "device")]
-#![allow(clippy::cast_possible_truncation, reason = "test values are small")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::unwrap_used,
+    reason = "test values are small"
+)]
 
 mod support;
 

@@ -48,7 +48,7 @@ impl Em {
         }
     }
 
-    /// Reads the I/O BAR: IOADDR, or the register that it names (SDM 13.2.2).
+    /// Reads the I/O BAR: IOADDR, or the register that it names (SDM chapter 13).
     pub fn io_read(&mut self, now_ns: u64, offset: u32, data: &mut [u8]) -> Actions {
         match (offset, data.len()) {
             (reg::IOADDR, 4) => {
@@ -63,7 +63,7 @@ impl Em {
         }
     }
 
-    /// Writes the I/O BAR: IOADDR, or the register that it names, with the same side effects (SDM 13.2.2).
+    /// Writes the I/O BAR: IOADDR, or the register that it names, with the same side effects (SDM chapter 13).
     pub fn io_write(&mut self, now_ns: u64, offset: u32, data: &[u8]) -> Actions {
         match (offset, data.first_chunk::<4>(), data.len()) {
             (reg::IOADDR, Some(address), 4) => {
@@ -155,7 +155,7 @@ fn is_proper(offset: u32, len: usize) -> bool {
     offset.is_multiple_of(4) && (len == 4 || len == 8) && offset <= BAR0_LEN - len32(len)
 }
 
-/// The register behind an alias: CTRL_DUP, and the places of RA, MTA and VFTA in the 82542 (SDM 13.3).
+/// The register behind an alias: CTRL_DUP, and the places of RA, MTA and VFTA in the 82542 (SDM chapter 13).
 fn canonical(offset: u32) -> u32 {
     match offset {
         0x0004 => reg::CTRL,

@@ -1,4 +1,4 @@
-//! Which received frames are for us (SDM 3.2.1, packet address filtering; 9.3, VLAN filtering).
+//! Which received frames are for us (SDM chapter 3, packet address filtering; chapter 9, VLAN filtering).
 
 use super::registers::RegisterFile;
 use crate::spec::registers::{self as reg, rctl};

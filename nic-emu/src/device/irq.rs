@@ -1,4 +1,5 @@
-//! Interrupts: causes, mask, the level of INTA#, and moderation (SDM 13.4.17 to 13.4.22, ICR to ITR; 13.4.30 RDTR).
+//! Interrupts: causes, mask, the level of INTA#, and moderation (SDM chapter 13: ICR, ITR, ICS, IMS,
+//! IMC, RDTR, RADV, TIDV, TADV).
 //!
 //! `level = (ICR & IMS) != 0`, where a rise is put off until ITR allows it and a fall never is.
 

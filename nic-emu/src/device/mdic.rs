@@ -1,5 +1,5 @@
-//! MDIC and the PHY behind it: registers, auto-negotiation, and what decides the link (SDM 13.4.8 MDIC; IEEE 802.3,
-//! 22.2.4).
+//! MDIC and the PHY behind it: registers, auto-negotiation, and what decides the link (SDM chapter 13, MDIC; IEEE 802.3
+//! clause 22).
 
 use crate::bits::{index, low16};
 use crate::limits::NEGOTIATION_NS;

@@ -2,7 +2,7 @@
 //!
 //! - `dispatch`: one access in, the right part called
 //! - `registers`: the register file, filled from the table of [`crate::spec::registers`]
-//! - `tx`, `offload`: the transmit ring; checksums and segmentation as functions on bytes
+//! - `tx`, `send`, `offload`: the transmit ring; what leaves it; checksums and segmentation as functions on bytes
 //! - `rx`, `filter`: the receive ring; which frames are for us
 //! - `irq`: causes, mask, moderation; `stats`: counters; `nvm`: EEPROM; `mdic`: PHY; `ring`: checked index math
 //! - `state`: save and restore
@@ -17,6 +17,7 @@ mod offload;
 mod registers;
 mod ring;
 mod rx;
+mod send;
 mod state;
 mod stats;
 mod tx;

@@ -1,4 +1,4 @@
-//! The EEPROM's two doors: the Microwire wires of EECD, and EERD (SDM 5.4, 13.4.3 EECD, 13.4.4 EERD).
+//! The EEPROM's two doors: the Microwire wires of EECD, and EERD (SDM chapter 5; chapter 13, EECD and EERD).
 //!
 //! ```text
 //!   CS low ─► idle ─CS high─► command (9 bits in) ─READ─► data (16 bits out, next word, …)

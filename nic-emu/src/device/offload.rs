@@ -1,5 +1,5 @@
-//! Checksums and segmentation as functions on bytes (SDM 3.4 transmit data storage, 3.5 TCP segmentation, 3.6 checksum
-//! offloading). Nothing here trusts an offset: what does not fit is left undone.
+//! Checksums and segmentation as functions on bytes (SDM chapter 3, TCP segmentation, checksum offloading). Nothing here
+//! trusts an offset: what does not fit is left undone.
 
 use super::effects::{Offloads, SegmentationKind};
 use crate::bits::{index, len16, len32, low16, low32};

@@ -1,4 +1,4 @@
-//! The receive ring: frames in, descriptors filled (SDM 3.2).
+//! The receive ring: frames in, descriptors filled (SDM chapter 3, packet reception).
 //!
 //! A frame's buffers are found first and filled afterwards, so a frame that does not fit is never begun.
 

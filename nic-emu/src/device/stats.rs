@@ -1,4 +1,4 @@
-//! The statistics block: counters that saturate and that a read clears (SDM 13.7).
+//! The statistics block: counters that saturate and that a read clears (SDM chapter 13, statistics registers).
 
 use super::registers::RegisterFile;
 use crate::bits::{high32, len32, low32};

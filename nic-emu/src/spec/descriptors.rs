@@ -1,4 +1,4 @@
-//! Transmit and receive descriptors: 16 bytes, little-endian (SDM 3.2.3 receive, 3.3.3 to 3.3.7 transmit).
+//! Transmit and receive descriptors: 16 bytes, little-endian (SDM chapter 3).
 
 use crate::bits::low16;
 

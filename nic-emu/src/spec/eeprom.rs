@@ -1,9 +1,9 @@
-//! The EEPROM: 64 words of 16 bits behind a Microwire interface (SDM 5.5 image, 5.4 access).
+//! The EEPROM: 64 words of 16 bits behind a Microwire interface (SDM chapter 5).
 
 /// Words in the EEPROM.
 pub const WORDS: usize = 64;
 
-/// What the sum of all words is, modulo 2^16 (SDM 5.6.22, checksum word).
+/// What the sum of all words is, modulo 2^16 (SDM chapter 5, checksum word).
 pub const CHECKSUM: u16 = 0xBABA;
 
 /// Word that makes the sum right.

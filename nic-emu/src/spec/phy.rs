@@ -1,4 +1,5 @@
-//! The PHY: a Marvell 88E1011 at MDIO address 1 (IEEE 802.3 clause 22 registers; SDM 13.4.14 MDIC and chapter 11).
+//! The PHY: a Marvell 88E1011 at MDIO address 1 (IEEE 802.3 clause 22; Marvell registers as
+//! the Linux `e1000` and FreeBSD `lem` drivers name them).
 
 /// MDIO address of the PHY.
 pub const ADDRESS: u32 = 1;

@@ -3,10 +3,10 @@
 //! Reset values are those of a device with its link up. Masks of the registers that Linux `ethtool -t` verifies are
 //! exactly what that test expects.
 
-/// Size of BAR0 in bytes (SDM 4.1, "memory BAR").
+/// Size of BAR0 in bytes (SDM chapter 4, base address registers).
 pub const BAR0_LEN: u32 = 0x2_0000;
 
-/// Size of the I/O BAR in bytes: IOADDR and IODATA (SDM 13.2.2).
+/// Size of the I/O BAR in bytes: IOADDR and IODATA (SDM chapter 13, I/O-mapped access).
 pub const IO_BAR_LEN: u32 = 8;
 
 /// Offset of IOADDR in the I/O BAR: the register that IODATA reaches.
@@ -352,7 +352,7 @@ pub mod tctl {
 /// The valid bit of RAH.
 pub const RAH_AV: u32 = 1 << 31;
 
-/// The statistics block (SDM 13.7): counters that saturate and that a read clears.
+/// The statistics block (SDM chapter 13, statistics registers): counters that saturate and that a read clears.
 pub mod statistics {
     /// First counter.
     pub const FIRST: u32 = 0x4000;

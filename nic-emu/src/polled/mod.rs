@@ -11,12 +11,16 @@
 //! Window: 128 transmit descriptors, 64 receive descriptors, a ring of 256 KiB for outgoing bytes, 64 receive buffers
 //! of 2 KiB. A frame lies contiguous in the ring and takes one descriptor; a received frame may take several buffers.
 
+mod error;
+
 use core::fmt;
 
 use crate::bits::{high32, index, len16, len32, low32};
 use crate::limits::ETHERNET_HEADER_LEN;
 use crate::spec::descriptors::{DESCRIPTOR_LEN, RxWriteback, STATUS_DD, TxDescriptor, command, rx_status};
 use crate::spec::registers as reg;
+
+pub use error::{PolledError, QueueError};
 
 /// The way to one device and to the memory it reads and writes.
 pub trait Bus {
@@ -47,73 +51,6 @@ pub const WINDOW_LEN: usize = RINGS_LEN + index(TX_BYTES) + RX_RING * RX_BUFFER_
 
 /// Longest frame, without CRC, in either direction: an MTU of 9000 with header and VLAN tag.
 pub const FRAME_LEN_MAX: usize = 9000 + ETHERNET_HEADER_LEN + 4;
-
-/// Why the device could not be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PolledError {
-    /// The window is too short, not aligned, or wraps around.
-    BadWindow {
-        /// The window that was given.
-        window: Window,
-    },
-    /// All registers read as ones: there is no device.
-    NoDevice,
-    /// CTRL.RST still reads 1 after this many reads.
-    ResetStuck {
-        /// Reads of CTRL.
-        reads: u32,
-    },
-    /// The device has no link.
-    NoLink {
-        /// What STATUS read.
-        status: u32,
-    },
-}
-
-impl fmt::Display for PolledError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BadWindow { window } => write!(
-                f,
-                "DMA window at {:#x}, {} bytes: need {WINDOW_LEN} bytes, aligned to {WINDOW_ALIGN}",
-                window.gpa, window.len_bytes
-            ),
-            Self::NoDevice => write!(f, "em: every register reads as ones"),
-            Self::ResetStuck { reads } => write!(f, "em: still in reset after {reads} reads of CTRL"),
-            Self::NoLink { status } => write!(f, "em: no link, STATUS {status:#010x}"),
-        }
-    }
-}
-
-impl core::error::Error for PolledError {}
-
-/// Why a frame was not queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueueError {
-    /// Ring or buffer memory is full: [`Polled::kick`], let the device run, try again.
-    Full,
-    /// The frame is shorter than an Ethernet header or longer than [`FRAME_LEN_MAX`].
-    BadLength {
-        /// Its length.
-        len_bytes: usize,
-    },
-}
-
-impl fmt::Display for QueueError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => write!(f, "em: transmit ring full"),
-            Self::BadLength { len_bytes } => {
-                write!(
-                    f,
-                    "em: frame of {len_bytes} bytes, allowed {ETHERNET_HEADER_LEN} to {FRAME_LEN_MAX}"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for QueueError {}
 
 /// The running driver. Its size is dominated by one frame of reassembly (9 KiB).
 pub struct Polled {
@@ -414,7 +351,7 @@ fn set_addresses(bus: &mut impl Bus, mac: [u8; 6]) {
     }
 }
 
-/// Transmit descriptors: two full send windows of 64 packets. A multiple of 8 (SDM, TDLEN).
+/// Transmit descriptors: two full send windows of 64 packets. A multiple of 8 (SDM chapter 13, TDLEN).
 const TX_RING: usize = 128;
 
 /// Receive descriptors: what comes in are acknowledgements, at most one per packet sent.
@@ -443,7 +380,7 @@ const RX_BUFFERS_AT: u64 = TX_BYTES_AT + TX_BYTES as u64;
 /// Byte of a transmit descriptor that holds DD.
 const TX_STATUS_AT: u64 = 12;
 
-/// Inter-packet gap for copper (SDM 13.4.34, TIPG).
+/// Inter-packet gap for copper (SDM chapter 13, TIPG; the value that FreeBSD and Linux write).
 const TIPG_COPPER: u32 = 0x0060_2008;
 
 /// Reads of CTRL that a reset may take; silicon is done within a microsecond.
