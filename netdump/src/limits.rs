@@ -49,7 +49,7 @@ pub const RTO_INITIAL: Duration = Duration::from_millis(200);
 /// The longest retransmission time-out, backed off: the fixed resend time of stock clients.
 pub const RTO_MAX: Duration = Duration::from_secs(1);
 
-/// Packets sent later that must be acknowledged before an earlier one counts as lost, as in RFC 9002, section 6.1.1.
+/// A packet counts as lost when one that was sent this many packets later is acknowledged: RFC 9002, section 6.1.1.
 pub const REORDER_PACKETS: u64 = 3;
 
 /// What the number above may grow to on a path that reorders more: half a window, so that a lost packet is still found

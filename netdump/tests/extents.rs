@@ -1,5 +1,8 @@
 //! Extents against a plain list of bytes.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a list of one range is what is meant")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
 use netdump::{Extents, TooManyExtents};
 use proptest::prelude::*;
 

@@ -1,5 +1,7 @@
 //! The station's frames against known ones, byte for byte, and against smoltcp's reading of them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
 use std::net::Ipv4Addr;
 
 use netdump::{
@@ -244,9 +246,8 @@ fn whoever_asks_for_our_address_is_answered_also_in_the_middle_of_a_dump() {
     };
     assert_eq!(reply, expected);
     assert_eq!(station.poll_frame(Instant::ZERO, &mut out), None);
-    let for_another = bytes(
-        &"ffffffffffff 0200000000ec 0806 0001 0800 06 04 0001 0200000000ec 0a0001ec 000000000000 0a000101".to_owned(),
-    );
+    let for_another =
+        bytes("ffffffffffff 0200000000ec 0806 0001 0800 06 04 0001 0200000000ec 0a0001ec 000000000000 0a000101");
     station.handle_frame(Instant::ZERO, &for_another);
     assert_eq!(station.poll_frame(Instant::ZERO, &mut out), None);
 }

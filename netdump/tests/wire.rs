@@ -1,5 +1,7 @@
 //! The messages of a dump, byte for byte, and what a parser does with anything else.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
 use netdump::wire::{self, HEADER_LEN, Header, Kind, Seqno, WireError};
 use proptest::prelude::*;
 

@@ -3,6 +3,9 @@ use crate::{
     wire::{HEADER_LEN, Header, Kind, Seqno},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Slots of the window: one bit each in a `u64`.
 const SLOTS: u64 = 64;
 

@@ -5,6 +5,9 @@ use super::rng::Rng;
 
 const PAGE_LEN: u64 = 4096;
 
+/// The flags of a page that is full; compared as a whole, which is fast in builds for tests.
+const WRITTEN: [bool; 4096] = [true; 4096];
+
 /// What storage holds of a file, byte by byte; on purpose nothing like [`crate::Extents`], which is judged by it.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
@@ -42,8 +45,7 @@ impl Image {
     pub fn holds(&self, offset: u64, bytes: &[u8]) -> bool {
         parts(offset, bytes).into_iter().all(|(page, within, part)| {
             self.pages.get(&page).is_some_and(|page| {
-                let written = page.written.get(within.clone());
-                written.is_some_and(|flags| flags.iter().all(|flag| *flag)) && page.bytes.get(within) == Some(part)
+                page.written.get(within.clone()) == WRITTEN.get(..part.len()) && page.bytes.get(within) == Some(part)
             })
         })
     }
@@ -52,15 +54,18 @@ impl Image {
     #[must_use]
     pub fn ranges(&self) -> Vec<Range<u64>> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut add = |range: Range<u64>| match ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => ranges.push(range),
+        };
         for (number, page) in &self.pages {
-            for (at, _) in (number * PAGE_LEN..)
-                .zip(&page.written)
-                .filter(|(_, written)| **written)
-            {
-                match ranges.last_mut() {
-                    Some(last) if last.end == at => last.end += 1,
-                    _ => ranges.push(at..at + 1),
-                }
+            let start = number * PAGE_LEN;
+            if page.written == WRITTEN {
+                add(start..start + PAGE_LEN);
+                continue;
+            }
+            for (at, _) in (start..).zip(&page.written).filter(|(_, written)| **written) {
+                add(at..at + 1);
             }
         }
         ranges
