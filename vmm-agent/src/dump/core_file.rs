@@ -354,6 +354,7 @@ fn touched_parts(source: &dyn DumpSource, query: MemoryRange) -> Vec<MemoryRange
 const _: () = assert!(READ_LEN.is_multiple_of(PAGE) && EXTENT_QUERY_LEN.is_multiple_of(PAGE_LEN));
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "memory of a test is small")]
 mod tests {
     use super::*;
     use crate::dump::test_source::{TestSource, file_of, whole_file};

@@ -11,7 +11,7 @@ use super::core_file::CoreFile;
 use super::outcome::{DumpOutcome, SpoolFailure, TargetFailure};
 use super::port::DumpPort;
 use super::progress::{Phase, Progress};
-use super::sender::{self, SendError, Watch};
+use super::sender::{self, Patience, SendError, Watch};
 use super::source::DumpSource;
 use super::spool::{self, SpoolError};
 use crate::net::{Wire, WireError, WireSpec};
@@ -60,18 +60,24 @@ impl WireSpec {
 
 /// Makes the core and gets it to safety; blocks until that is done, or cannot be.
 pub fn ferry(job: &DumpJob<'_>) -> DumpOutcome {
+    ferry_with(job, Patience::default())
+}
+
+/// As [`ferry`], with other times for each receiver.
+pub fn ferry_with(job: &DumpJob<'_>, patience: Patience) -> DumpOutcome {
     let outcome = match CoreFile::plan(job.source, job.note) {
-        Ok(core) => ferry_core(job, &core),
+        Ok(core) => ferry_core(job, &core, patience),
         Err(error) => ended(Vec::new(), error.into()),
     };
     job.progress.enter(Phase::Over);
     outcome
 }
 
-fn ferry_core(job: &DumpJob<'_>, core: &CoreFile<'_>) -> DumpOutcome {
+fn ferry_core(job: &DumpJob<'_>, core: &CoreFile<'_>, patience: Patience) -> DumpOutcome {
     let watch = Watch {
         progress: job.progress,
         deadline: job.deadline,
+        patience,
     };
     let kernel_header = kernel_header(job.note, core.len_bytes());
     let mut failures = Vec::new();

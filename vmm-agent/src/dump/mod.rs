@@ -29,16 +29,17 @@ pub mod sender;
 pub mod source;
 pub mod spool;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "memory of a test is small")]
 mod test_source;
 #[cfg(test)]
 mod tests;
 
 pub use address::{ClientAddress, ClientAddressError, ClientNetwork, Target, mac_for_vm};
 pub use core_file::{CoreFile, CoreFileError, Piece, Pieces};
-pub use ferry::{DumpJob, OpenWire, ferry};
+pub use ferry::{DumpJob, OpenWire, ferry, ferry_with};
 pub use outcome::{DumpOutcome, SpoolFailure, TargetFailure};
 pub use port::{DumpPort, PortError};
 pub use progress::{Phase, Progress, ProgressSnapshot};
-pub use sender::SendError;
+pub use sender::{Patience, SendError};
 pub use source::{DumpSource, SourceError};
 pub use spool::SpoolError;

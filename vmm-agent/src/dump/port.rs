@@ -287,6 +287,7 @@ impl Inbound {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "memory of a test is small")]
 mod tests {
     use super::*;
     use crate::net::StreamWire;
@@ -356,12 +357,15 @@ mod tests {
     #[test]
     fn a_burst_longer_than_the_receive_ring_comes_in_whole() {
         let (mut port, mut peer) = port();
+        let mut burst = Vec::new();
         for number in 0..300u32 {
             let mut frame = frame_to(MAC, 60, 0);
             frame[14..18].copy_from_slice(&number.to_be_bytes());
-            peer.write_all(&60u32.to_be_bytes()).unwrap();
-            peer.write_all(&frame).unwrap();
+            burst.extend_from_slice(&60u32.to_be_bytes());
+            burst.extend_from_slice(&frame);
         }
+        // In one write: many small ones would fill the socket, and nobody reads yet.
+        peer.write_all(&burst).unwrap();
         let mut numbers = Vec::new();
         while port
             .receive(&mut |frame| numbers.push(u32::from_be_bytes(frame[14..18].try_into().unwrap())))

@@ -19,6 +19,28 @@ use super::port::{DumpPort, PortError};
 use super::progress::{Phase, Progress};
 use crate::net::WireError;
 
+/// How long a receiver may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For its first answer.
+    pub answer: Duration,
+    /// Between one answer and the next while something is unanswered.
+    pub silence: Duration,
+    /// To confirm that it keeps the core, after it took every byte.
+    pub confirmation: Duration,
+}
+
+impl Default for Patience {
+    /// What stock receivers need (see [`netdump::limits`]).
+    fn default() -> Self {
+        Self {
+            answer: netdump::limits::ANSWER_WITHIN,
+            silence: netdump::limits::GIVE_UP_AFTER,
+            confirmation: netdump::limits::FINISHED_WITHIN,
+        }
+    }
+}
+
 /// Why a receiver did not get the core.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -89,11 +111,12 @@ pub enum SendError {
     DeadlinePassed,
 }
 
-/// What ends a dump from outside, and who watches it.
+/// What ends an attempt, and who watches it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Watch<'a> {
     pub(super) progress: &'a Progress,
     pub(super) deadline: Option<Clock>,
+    pub(super) patience: Patience,
 }
 
 impl Watch<'_> {
@@ -142,7 +165,12 @@ pub(super) fn send(
         target,
         watch,
         epoch,
-        config: ClientConfig::stock(mtu),
+        config: ClientConfig {
+            answer_within: watch.patience.answer,
+            give_up_after: watch.patience.silence,
+            finished_within: watch.patience.confirmation,
+            ..ClientConfig::stock(mtu)
+        },
         station,
         client: None,
         feed: Feed {

@@ -87,17 +87,17 @@ pub enum WireError {
 }
 
 impl WireError {
-    fn open(wire: &impl ToString, why: impl ToString) -> Self {
+    fn open(wire: &str, why: impl Into<String>) -> Self {
         Self::Open {
-            wire: wire.to_string(),
-            why: why.to_string(),
+            wire: wire.to_owned(),
+            why: why.into(),
         }
     }
 
-    fn lost(wire: &impl ToString, why: impl ToString) -> Self {
+    fn lost(wire: &str, why: impl Into<String>) -> Self {
         Self::Lost {
-            wire: wire.to_string(),
-            why: why.to_string(),
+            wire: wire.to_owned(),
+            why: why.into(),
         }
     }
 }

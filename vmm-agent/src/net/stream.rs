@@ -113,7 +113,7 @@ impl StreamWire {
     fn check_lost(&self) -> Result<(), WireError> {
         self.lost
             .as_ref()
-            .map_or(Ok(()), |why| Err(WireError::lost(&self.name, why)))
+            .map_or(Ok(()), |why| Err(WireError::lost(&self.name, why.as_str())))
     }
 
     /// Delivers whole frames that are there, at most a batch.

@@ -42,7 +42,7 @@ impl TapWire {
     /// # Errors
     /// [`WireError::Open`]: it does not exist, is switched off, belongs to someone else or is in use; with what to do.
     pub fn open(interface: &str) -> Result<Self, WireError> {
-        let fail = |why: String| WireError::open(&interface, why);
+        let fail = |why: String| WireError::open(interface, why);
         let mtu = usable_mtu(interface).map_err(fail)?;
         let tun = OpenOptions::new()
             .read(true)
@@ -76,7 +76,7 @@ impl TapWire {
     fn check_lost(&self) -> Result<(), WireError> {
         self.lost
             .as_ref()
-            .map_or(Ok(()), |why| Err(WireError::lost(&self.interface, why)))
+            .map_or(Ok(()), |why| Err(WireError::lost(&self.interface, why.as_str())))
     }
 
     fn send_one(&mut self, frame: &[u8]) {

@@ -85,7 +85,7 @@ impl UserWire {
     /// [`WireError::Open`] when the system gives no epoll descriptor.
     pub fn open(config: UserConfig) -> Result<Self, WireError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
-            .map_err(|errno| WireError::open(&"user", format!("cannot make an epoll descriptor: {errno}")))?;
+            .map_err(|errno| WireError::open("user", format!("cannot make an epoll descriptor: {errno}")))?;
         Ok(Self {
             config,
             epoll,
@@ -217,7 +217,7 @@ fn probe(to: SocketAddrV4) -> std::io::Result<(Ipv4Addr, u16)> {
         std::net::SocketAddr::V4(local) => *local.ip(),
         std::net::SocketAddr::V6(_) => return Err(std::io::ErrorKind::AddrNotAvailable.into()),
     };
-    let mtu = getsockopt(&socket, sockopt::IpMtu).unwrap_or(i32::from(MTU_ETHERNET));
+    let mtu = getsockopt(&socket, sockopt::IpMtu).unwrap_or_else(|_| i32::from(MTU_ETHERNET));
     Ok((
         local,
         u16::try_from(mtu).unwrap_or(if mtu < 0 { MTU_ETHERNET } else { u16::MAX }),
@@ -322,7 +322,7 @@ impl Wire for UserWire {
         }
         wait_for(self.epoll.as_fd(), PollFlags::POLLIN, timeout)
             .map(drop)
-            .map_err(|errno| WireError::lost(self, format!("cannot wait on its sockets: {errno}")))
+            .map_err(|errno| WireError::lost("user", format!("cannot wait on its sockets: {errno}")))
     }
 
     fn name(&self) -> String {
@@ -367,4 +367,5 @@ impl fmt::Debug for UserWire {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 mod tests;
