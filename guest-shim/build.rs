@@ -30,7 +30,10 @@ fn main() {
     let target_dir = out_dir.join("demo-target");
     let status = cargo(&demo_dir, &target_dir).status();
     if !status.as_ref().is_ok_and(|status| status.success()) {
-        println!("cargo::error=the demo guest in {} did not build: {status:?}", demo_dir.display());
+        println!(
+            "cargo::error=the demo guest in {} did not build: {status:?}",
+            demo_dir.display()
+        );
         exit(1);
     }
     let image = target_dir.join(TARGET).join("release/coreferry-demo-guest");
@@ -42,15 +45,33 @@ fn cargo(demo_dir: &Path, target_dir: &Path) -> Command {
     // All that belongs to the build which this script is part of stays here: features, clippy's wrapper, a user's flags.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let inherited = ["CARGO_", "RUSTC", "RUSTFLAGS", "CLIPPY_", "DEP_"].iter().any(|prefix| text.starts_with(prefix));
+        let inherited = ["CARGO_", "RUSTC", "RUSTFLAGS", "CLIPPY_", "DEP_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix));
         if inherited && text != "CARGO_HOME" {
             command.env_remove(&name);
         }
     }
+    // The image is part of what is handed out: it should not depend on where it was built.
+    let shim_dir = demo_dir.parent().unwrap_or(demo_dir);
+    let flags: Vec<String> = CODEGEN
+        .iter()
+        .map(|flag| (*flag).to_owned())
+        .chain([format!("--remap-path-prefix={}=guest-shim", shim_dir.display())])
+        .collect();
     command
         .current_dir(demo_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", CODEGEN.join("\u{1f}"))
-        .args(["rustc", "--quiet", "--release", "--locked", "--offline", "--target", TARGET, "--target-dir"])
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .args([
+            "rustc",
+            "--quiet",
+            "--release",
+            "--locked",
+            "--offline",
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
         .arg(target_dir)
         .arg("--");
     for link in [

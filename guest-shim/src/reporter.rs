@@ -5,6 +5,9 @@ use core::sync::atomic::{Ordering, fence};
 use crate::abi::{COMPLETE, CPU_UNKNOWN, GuestRange, MAGIC, MESSAGE_LEN, RECORD_LEN, RawRecord, Registers, VERSION};
 use crate::port;
 
+// Records are little-endian, and so is every machine that this reporter runs on.
+const _: () = assert!(cfg!(target_endian = "little"));
+
 /// How the reporter reaches the host's registers: I/O ports or the PCI function's BAR.
 pub trait ShimRegisters {
     /// Reads the 32-bit register at `offset` (see [`crate::port`]).
@@ -101,8 +104,8 @@ impl<'a> Reporter<'a> {
         record.sequence_end = 0;
         record.sequence_begin = self.sequence;
         fence(Ordering::SeqCst);
-        record.magic = MAGIC.to_le();
-        record.version = VERSION.to_le();
+        record.magic = MAGIC;
+        record.version = VERSION;
         record.length = RECORD_LEN_U32;
         record.crashed_cpu = report.crashed_cpu;
         record.time_unix_ns = report.time_unix_ns;
@@ -159,5 +162,123 @@ impl fmt::Write for MessageWriter<'_> {
             self.used += 1;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::{PanicRecord, RecordError};
+
+    /// The record's bytes as a host reads them: the tests know the field order from the specification only.
+    fn bytes(record: &RawRecord) -> Vec<u8> {
+        let mut out = vec![0; RECORD_LEN];
+        let mut put = |offset: usize, value: &[u8]| out[offset..offset + value.len()].copy_from_slice(value);
+        put(0x000, &record.magic.to_le_bytes());
+        put(0x008, &record.version.to_le_bytes());
+        put(0x00c, &record.length.to_le_bytes());
+        put(0x010, &record.sequence_begin.to_le_bytes());
+        put(0x014, &record.crashed_cpu.to_le_bytes());
+        put(0x018, &record.time_unix_ns.to_le_bytes());
+        put(0x020, &record.kernel_log.gpa.to_le_bytes());
+        put(0x028, &record.kernel_log.len_bytes.to_le_bytes());
+        put(0x0c8, &record.registers.rflags.to_le_bytes());
+        put(0x100, &record.registers_valid.to_le_bytes());
+        put(0x104, &record.build_id_len.to_le_bytes());
+        put(0x108, &record.build_id);
+        put(0x128, &record.os_name);
+        put(0x148, &record.release);
+        put(0x1a8, &record.message_len.to_le_bytes());
+        put(0x1b0, &record.message);
+        put(0xff8, &record.sequence_end.to_le_bytes());
+        put(0xffc, &record.complete.to_le_bytes());
+        out
+    }
+
+    #[test]
+    fn what_the_guest_fills_is_what_the_host_reads() {
+        let mut record = RawRecord::empty();
+        let report = Report {
+            crashed_cpu: 1,
+            os_name: "demo",
+            release: "1.0",
+            registers: Some(Registers {
+                rflags: 0x202,
+                ..Registers::ZERO
+            }),
+            kernel_log: GuestRange {
+                gpa: 0x5000,
+                len_bytes: 10,
+            },
+            build_id: &[1, 2, 3],
+            ..Report::default()
+        };
+        Reporter::new(&mut record).fill(&report, format_args!("out of {}", "rope"));
+        let read = PanicRecord::parse(&bytes(&record)).unwrap();
+        assert_eq!((read.sequence, read.crashed_cpu, read.time_unix_ns), (1, Some(1), None));
+        assert_eq!(
+            (read.os_name.as_str(), read.release.as_str(), read.message.as_str()),
+            ("demo", "1.0", "out of rope")
+        );
+        assert_eq!(
+            (read.build_id(), read.registers.unwrap().rflags),
+            (&[1, 2, 3][..], 0x202)
+        );
+        assert_eq!((read.kernel_log, read.vmcoreinfo), (Some(report.kernel_log), None));
+    }
+
+    #[test]
+    fn a_second_report_replaces_the_first_one() {
+        let mut record = RawRecord::empty();
+        Reporter::new(&mut record).fill(
+            &Report {
+                build_id: &[9; 32],
+                ..Report::default()
+            },
+            format_args!("a long message"),
+        );
+        Reporter::new(&mut record).fill(&Report::default(), format_args!("b"));
+        let read = PanicRecord::parse(&bytes(&record)).unwrap();
+        assert_eq!(
+            (read.sequence, read.message.as_str(), read.build_id()),
+            (2, "b", &[][..])
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut() {
+        let mut record = RawRecord::empty();
+        let long: String = "y".repeat(5000);
+        Reporter::new(&mut record).fill(
+            &Report {
+                release: &long,
+                ..Report::default()
+            },
+            format_args!("{long}{long}"),
+        );
+        let read = PanicRecord::parse(&bytes(&record)).unwrap();
+        assert_eq!(
+            (read.message.as_str().len(), read.release.as_str().len()),
+            (MESSAGE_LEN, 96)
+        );
+    }
+
+    #[test]
+    fn an_untouched_record_is_empty() {
+        assert_eq!(PanicRecord::parse(&bytes(&RawRecord::empty())), Err(RecordError::Empty));
+    }
+
+    #[test]
+    fn a_guest_without_the_device_is_told_so() {
+        struct Nothing;
+        impl ShimRegisters for Nothing {
+            fn read(&mut self, _: u16) -> u32 {
+                u32::MAX
+            }
+            fn write(&mut self, _: u16, _: u32) {}
+        }
+        let mut record = RawRecord::empty();
+        let answer = Reporter::new(&mut record).register(&mut Nothing, 0x1000);
+        assert_eq!(answer, Err(RegisterError::NoShim(u32::MAX)));
     }
 }

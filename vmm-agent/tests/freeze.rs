@@ -47,8 +47,16 @@ fn busy_vcpus_freeze_and_go_on_with_their_work() {
         guest.incarnation.thaw();
         sleep(Duration::from_millis(1));
     }
-    assert!(positions.len() > 20, "CPU 0 works between the freezes: {} positions", positions.len());
-    assert!(guest.events.try_recv().is_err(), "the work went on undisturbed: {}", guest.console.text());
+    assert!(
+        positions.len() > 20,
+        "CPU 0 works between the freezes: {} positions",
+        positions.len()
+    );
+    assert!(
+        guest.events.try_recv().is_err(),
+        "the work went on undisturbed: {}",
+        guest.console.text()
+    );
 }
 
 #[test]

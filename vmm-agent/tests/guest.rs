@@ -15,11 +15,10 @@ const TEXT: std::ops::Range<u64> = 0x20_0000..0x21_0000;
 
 fn assert_filled(memory: &GuestMemory, gpa: u64) {
     let mut page = [0; 4096];
-    memory.read_at(gpa, &mut page).unwrap();
+    memory.read_at(gpa, &mut page).expect("RAM");
     let first = page_word(DEMO_SEED, gpa);
-    for (index, bytes) in (0..).zip(page.chunks_exact(8)) {
-        assert_eq!(u64::from_le_bytes(bytes.try_into().unwrap()), word(first, index), "{gpa:#x} word {index}");
-    }
+    let expected: Vec<u8> = (0..512).flat_map(|index| word(first, index).to_le_bytes()).collect();
+    assert!(page == *expected, "the page at {gpa:#x} does not hold the pattern");
 }
 
 #[test]
@@ -30,7 +29,10 @@ fn a_guest_boots_and_its_heart_beats() {
     let guest = Guest::boot("mode=heartbeat touch_mib=4", 64, 2);
     guest.wait_for("heartbeat 2");
     let text = guest.console.text();
-    assert!(text.starts_with("coreferry demo guest 0.1.0: 2 CPUs, 64 MiB, mode heartbeat\n"), "{text}");
+    assert!(
+        text.starts_with("coreferry demo guest 0.1.0: 2 CPUs, 64 MiB, mode heartbeat\n"),
+        "{text}"
+    );
     assert!(text.contains("panic record registered by port"), "{text}");
     assert_eq!(guest.incarnation.panic_record(), None);
     let memory = guest.incarnation.memory();
@@ -49,7 +51,10 @@ fn a_panic_leaves_its_record_and_registers_of_all_vcpus() {
         let VmEvent::Trigger(Trigger::PanicRecord { message, crashed_cpu }) = guest.event() else {
             panic!("no panic record by {devices}; console:\n{}", guest.console.text());
         };
-        assert!(message.contains("the ferry's cargo is lost after 64 pages"), "{message}");
+        assert!(
+            message.contains("the ferry's cargo is lost after 64 pages"),
+            "{message}"
+        );
         assert!(message.contains("(src/work.rs:"), "file and line: {message}");
         assert_eq!(crashed_cpu, Some(1));
 
@@ -67,7 +72,10 @@ fn a_panic_leaves_its_record_and_registers_of_all_vcpus() {
         assert_eq!(frozen.cpus, again.cpus, "freezing twice reads the same");
 
         let record = guest.incarnation.panic_record().unwrap();
-        assert_eq!((record.os_name.as_str(), record.release.as_str()), ("coreferry-demo", "0.1.0"));
+        assert_eq!(
+            (record.os_name.as_str(), record.release.as_str()),
+            ("coreferry-demo", "0.1.0")
+        );
         assert_eq!((record.message.as_str(), record.sequence), (message.as_str(), 1));
         assert_eq!(record.build_id().len(), 20);
         let registers = record.registers.unwrap();
@@ -75,12 +83,20 @@ fn a_panic_leaves_its_record_and_registers_of_all_vcpus() {
         let log = record.kernel_log.unwrap();
         let mut text = vec![0; usize::try_from(log.len_bytes).unwrap()];
         guest.incarnation.memory().read_at(log.gpa, &mut text).unwrap();
-        assert!(text.starts_with(b"coreferry demo guest"), "{}", String::from_utf8_lossy(&text));
+        assert!(
+            text.starts_with(b"coreferry demo guest"),
+            "{}",
+            String::from_utf8_lossy(&text)
+        );
         let info = record.vmcoreinfo.unwrap();
         let mut text = vec![0; usize::try_from(info.len_bytes).unwrap()];
         guest.incarnation.memory().read_at(info.gpa, &mut text).unwrap();
         assert!(text.starts_with(b"OSRELEASE="));
-        assert!(String::from_utf8(guest.incarnation.console_tail()).unwrap().contains("demo guest panic on CPU 1"));
+        assert!(
+            String::from_utf8(guest.incarnation.console_tail())
+                .unwrap()
+                .contains("demo guest panic on CPU 1")
+        );
     }
 }
 
@@ -90,7 +106,13 @@ fn a_guest_with_one_vcpu_panics_as_well() {
         return;
     }
     let guest = Guest::boot("touch_mib=1", 32, 1);
-    assert!(matches!(guest.event(), VmEvent::Trigger(Trigger::PanicRecord { crashed_cpu: Some(0), .. })));
+    assert!(matches!(
+        guest.event(),
+        VmEvent::Trigger(Trigger::PanicRecord {
+            crashed_cpu: Some(0),
+            ..
+        })
+    ));
     assert_eq!(guest.incarnation.freeze().unwrap().cpus.len(), 1);
 }
 
@@ -126,7 +148,10 @@ fn a_triple_fault_is_reported_and_freezes() {
     assert_eq!(guest.event(), VmEvent::Trigger(Trigger::TripleFault));
     let frozen = guest.incarnation.freeze().unwrap();
     assert_eq!(frozen.reporting_vcpu(), Some(1));
-    eprintln!("after a triple fault: rip {:#x} cr3 {:#x}", frozen.cpus[1].rip, frozen.cpus[1].cr3);
+    eprintln!(
+        "after a triple fault: rip {:#x} cr3 {:#x}",
+        frozen.cpus[1].rip, frozen.cpus[1].cr3
+    );
     assert!(TEXT.contains(&frozen.cpus[0].rip), "the other CPU was running");
 }
 
@@ -146,8 +171,11 @@ fn power_off_and_resets_end_the_guest_without_a_trigger() {
     if !kvm() {
         return;
     }
-    for (mode, expected) in [("poweroff", VmEvent::PoweredOff), ("reset", VmEvent::Reset), ("reset-keyboard", VmEvent::Reset)]
-    {
+    for (mode, expected) in [
+        ("poweroff", VmEvent::PoweredOff),
+        ("reset", VmEvent::Reset),
+        ("reset-keyboard", VmEvent::Reset),
+    ] {
         let guest = Guest::boot(&format!("mode={mode} touch_mib=1 delay_ticks=2"), 32, 2);
         assert_eq!(guest.event(), expected, "{mode}");
         sleep(Duration::from_millis(50));
@@ -191,7 +219,12 @@ fn a_large_guest_takes_only_the_memory_it_touches() {
     assert!((8 << 20..16 << 20).contains(&allocated), "{allocated} bytes");
     let mut extents = 0;
     for range in memory.ranges() {
-        extents += memory.data_extents(*range).unwrap().iter().map(|extent| extent.len_bytes).sum::<u64>();
+        extents += memory
+            .data_extents(*range)
+            .unwrap()
+            .iter()
+            .map(|extent| extent.len_bytes)
+            .sum::<u64>();
     }
     assert_eq!(extents, allocated, "the extents are what is allocated");
     assert_filled(&memory, DEMO_FILL_GPA);
@@ -203,11 +236,11 @@ fn memory_above_four_gib_is_filled_too() {
         return;
     }
     let mem_mib = 3 * 1024 + 64;
-    let touch_mib = mem_mib - (DEMO_FILL_GPA >> 20) - 32;
-    let guest = Guest::boot(&format!("mode=heartbeat touch_mib={touch_mib}"), mem_mib, 2);
+    let guest = Guest::boot("mode=heartbeat touch_from_mib=3064 touch_mib=40", mem_mib, 2);
     guest.wait_for("heartbeat 0");
     let memory = guest.incarnation.memory();
     guest.incarnation.stop();
+    assert_filled(&memory, 3064 << 20);
     assert_filled(&memory, (3 << 30) - 4096);
     assert_filled(&memory, 4 << 30);
     assert_filled(&memory, (4 << 30) + (32 << 20) - 4096);
@@ -223,7 +256,12 @@ fn impossible_machines_are_refused_with_a_reason() {
     }
     let console = Console::default();
     let (sender, _) = std::sync::mpsc::channel();
-    for (mem_mib, vcpus, words) in [(0, 1, "from 1 to"), (32, 0, "0 vCPUs"), (32, 9, "9 vCPUs"), (1, 1, "1 MiB")] {
+    for (mem_mib, vcpus, words) in [
+        (0, 1, "from 1 to"),
+        (32, 0, "0 vCPUs"),
+        (32, 9, "9 vCPUs"),
+        (1, 1, "1 MiB"),
+    ] {
         let config = config("", mem_mib, vcpus, &console);
         let error = vmm_agent::incarnation::Incarnation::boot(config, sender.clone()).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");

@@ -56,5 +56,8 @@ pub fn break_lock() {
 /// Where the log lies.
 pub fn log_range() -> GuestRange {
     let used = LOG_USED.load(Ordering::Relaxed).min(LOG_LEN);
-    GuestRange { gpa: LOG.as_ptr().addr() as u64, len_bytes: used as u64 }
+    GuestRange {
+        gpa: LOG.as_ptr().addr() as u64,
+        len_bytes: used as u64,
+    }
 }

@@ -1,5 +1,6 @@
 //! The command line: words `name=value`, separated by spaces.
 use guest_shim::boot::BootInfo;
+use guest_shim::pattern::DEMO_FILL_GPA;
 
 /// What the guest was told to do.
 #[derive(Clone, Copy)]
@@ -8,6 +9,8 @@ pub struct Options {
     pub mode: &'static str,
     /// Memory to fill, in MiB.
     pub touch_mib: u64,
+    /// First guest-physical address to fill, in MiB.
+    pub touch_from_mib: u64,
     /// Timer ticks (10 ms) before it is done.
     pub delay_ticks: u64,
     /// Reach the shim and pvpanic through PCI instead of ports.
@@ -17,11 +20,21 @@ pub struct Options {
 impl Options {
     /// Reads the command line of `info`.
     pub fn new(info: &BootInfo) -> Options {
-        let mut options = Options { mode: "panic", touch_mib: 32, delay_ticks: 20, pci: false };
-        for (name, value) in command_line(info).split_ascii_whitespace().filter_map(|word| word.split_once('=')) {
+        let mut options = Options {
+            mode: "panic",
+            touch_mib: 32,
+            touch_from_mib: DEMO_FILL_GPA >> 20,
+            delay_ticks: 20,
+            pci: false,
+        };
+        for (name, value) in command_line(info)
+            .split_ascii_whitespace()
+            .filter_map(|word| word.split_once('='))
+        {
             match name {
                 "mode" => options.mode = value,
                 "touch_mib" => options.touch_mib = value.parse().unwrap_or(options.touch_mib),
+                "touch_from_mib" => options.touch_from_mib = value.parse().unwrap_or(options.touch_from_mib),
                 "delay_ticks" => options.delay_ticks = value.parse().unwrap_or(options.delay_ticks),
                 "devices" => options.pci = value == "pci",
                 _ => {}

@@ -54,13 +54,19 @@ fn panic(info: &PanicInfo<'_>) -> ! {
             cpu::halt();
         }
     }
-    let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
+    let (file, line) = info
+        .location()
+        .map_or(("?", 0), |location| (location.file(), location.line()));
     // SAFETY: see `Record`; only one CPU gets here.
     let mut reporter = Reporter::new(unsafe { &mut *RECORD.0.get() });
     reporter.fill(&report(), format_args!("{} ({file}:{line})", info.message()));
     reporter.announce(&mut host::Shim);
     console::break_lock();
-    say!("demo guest panic on CPU {}: {} ({file}:{line})", cpu::index(), info.message());
+    say!(
+        "demo guest panic on CPU {}: {} ({file}:{line})",
+        cpu::index(),
+        info.message()
+    );
     host::pvpanic(host::PANICKED);
     loop {
         cpu::halt();
@@ -79,9 +85,19 @@ fn report() -> Report<'static> {
         time_unix_ns: 0,
         os_name: "coreferry-demo",
         release: env!("CARGO_PKG_VERSION"),
-        registers: Some(Registers { rsp, rbp, rip, rflags, cr2, ..Registers::ZERO }),
+        registers: Some(Registers {
+            rsp,
+            rbp,
+            rip,
+            rflags,
+            cr2,
+            ..Registers::ZERO
+        }),
         kernel_log: console::log_range(),
-        vmcoreinfo: GuestRange { gpa: VMCOREINFO.as_ptr().addr() as u64, len_bytes: VMCOREINFO.len() as u64 },
+        vmcoreinfo: GuestRange {
+            gpa: VMCOREINFO.as_ptr().addr() as u64,
+            len_bytes: VMCOREINFO.len() as u64,
+        },
         build_id: build_id(),
     }
 }

@@ -24,7 +24,9 @@ static CHECKSUM: AtomicU64 = AtomicU64::new(0);
 extern "C" fn guest_main(index: usize, info: &'static BootInfo) -> ! {
     assert!(info.magic == MAGIC, "no boot information: {:#x}", info.magic);
     let options = Options::new(info);
-    let cpus = usize::try_from(info.vcpus).unwrap_or(1).clamp(1, crate::entry::CPUS_MAX);
+    let cpus = usize::try_from(info.vcpus)
+        .unwrap_or(1)
+        .clamp(1, crate::entry::CPUS_MAX);
     if index == 0 {
         start(info, &options);
     }
@@ -34,7 +36,7 @@ extern "C" fn guest_main(index: usize, info: &'static BootInfo) -> ! {
         spin_loop();
     }
     if index == 0 {
-        say!("filled {} MiB from {DEMO_FILL_GPA:#x}", options.touch_mib);
+        say!("filled {} MiB from {} MiB", options.touch_mib, options.touch_from_mib);
         say!("heartbeat 0");
     }
     // The highest CPU meets the end, so that on more than one CPU it is not the first.
@@ -49,12 +51,20 @@ extern "C" fn guest_main(index: usize, info: &'static BootInfo) -> ! {
 
 fn start(info: &BootInfo, options: &Options) {
     let mib: u64 = ranges(info).iter().map(|range| range.len_bytes >> 20).sum();
-    say!("coreferry demo guest {}: {} CPUs, {mib} MiB, mode {}", env!("CARGO_PKG_VERSION"), info.vcpus, options.mode);
+    say!(
+        "coreferry demo guest {}: {} CPUs, {mib} MiB, mode {}",
+        env!("CARGO_PKG_VERSION"),
+        info.vcpus,
+        options.mode
+    );
     if options.pci && !host::use_pci() {
         say!("no shim or no pvpanic on the PCI bus, using ports");
     }
     match report::register() {
-        Ok(()) => say!("panic record registered by {}", if options.pci { "PCI" } else { "port" }),
+        Ok(()) => say!(
+            "panic record registered by {}",
+            if options.pci { "PCI" } else { "port" }
+        ),
         Err(error) => say!("no panic record: {error:?}"),
     }
 }
@@ -64,11 +74,12 @@ fn ranges(info: &BootInfo) -> &[RamRange] {
     info.ranges.get(..used).unwrap_or(&[])
 }
 
-/// The pages to fill: from `DEMO_FILL_GPA` upwards in RAM, `touch_mib` in all.
+/// The pages to fill: from `touch_from_mib` upwards in RAM, `touch_mib` in all.
 fn pages(info: &BootInfo, options: &Options) -> impl Iterator<Item = u64> {
     let wanted = options.touch_mib << 20;
-    let all = ranges(info).iter().flat_map(|range| {
-        let start = range.gpa.max(DEMO_FILL_GPA);
+    let lowest = options.touch_from_mib.max(DEMO_FILL_GPA >> 20) << 20;
+    let all = ranges(info).iter().flat_map(move |range| {
+        let start = range.gpa.max(lowest);
         let end = range.gpa + range.len_bytes;
         (start / PAGE_LEN..end.max(start) / PAGE_LEN).map(|page| page * PAGE_LEN)
     });
@@ -99,7 +110,10 @@ fn check_page(gpa: u64) -> u64 {
     for at in 0..WORDS {
         // SAFETY: as in `fill_share`; filled pages are not written again.
         let found = unsafe { page.add(at as usize).read_volatile() };
-        assert!(found == word(first, at), "page {gpa:#x} has lost its pattern at word {at}");
+        assert!(
+            found == word(first, at),
+            "page {gpa:#x} has lost its pattern at word {at}"
+        );
         sum = sum.wrapping_add(found);
     }
     sum

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use guest_shim::abi::PanicRecord;
 use vmcore::VcpuStop;
+use vmcore::elf::TextMapping;
 
 use crate::boot::{KernelError, KernelImage, elf64};
 use crate::detect::Trigger;
@@ -252,6 +253,14 @@ impl Incarnation {
     #[must_use]
     pub fn panic_record(&self) -> Option<PanicRecord> {
         self.machine.panic_record()
+    }
+
+    /// Where the kernel's memory is mapped, so that debuggers read it by virtual address: plain guests start with all RAM
+    /// below the device hole mapped one to one.
+    #[must_use]
+    pub fn text_mapping(&self) -> Option<TextMapping> {
+        let low = self.machine.memory.ranges().first()?;
+        Some(TextMapping { va: low.gpa, gpa: low.gpa, len_bytes: low.len_bytes })
     }
 
     /// The last serial output.

@@ -1,4 +1,6 @@
 //! `/dev/kvm` itself.
+use std::ffi::CStr;
+
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 
@@ -19,7 +21,11 @@ impl System {
     /// # Errors
     /// [`KvmError`]: its text says what to do.
     pub fn open() -> Result<System, KvmError> {
-        let kvm = Kvm::new().map_err(|error| match error.errno() {
+        System::open_path(c"/dev/kvm")
+    }
+
+    fn open_path(path: &CStr) -> Result<System, KvmError> {
+        let kvm = Kvm::new_with_path(path).map_err(|error| match error.errno() {
             libc::ENOENT | libc::ENXIO | libc::ENODEV => KvmError::NoDevice,
             libc::EACCES | libc::EPERM => KvmError::NoRight,
             _ => KvmError::ioctl("open /dev/kvm")(error),
@@ -63,5 +69,19 @@ impl System {
             }
         }
         Ok(cpuid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_device_the_error_says_what_to_do() {
+        let text = System::open_path(c"/nonexistent/kvm").unwrap_err().to_string();
+        assert!(
+            text.contains("no /dev/kvm") && text.contains("load the module"),
+            "{text}"
+        );
     }
 }

@@ -1,5 +1,9 @@
 //! Starts demo guests and waits for what they do.
-#![allow(dead_code, unreachable_pub, reason = "a module of several test binaries, of which each uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test binaries, of which each uses its part"
+)]
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +41,10 @@ impl Console {
 
 impl Write for Console {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -72,7 +79,11 @@ impl Guest {
     pub fn boot_with(config: IncarnationConfig, console: Console) -> Guest {
         let (sender, events) = channel();
         let incarnation = Incarnation::boot(config, sender).unwrap_or_else(|error| panic!("{error}: {error:?}"));
-        Guest { incarnation, events, console }
+        Guest {
+            incarnation,
+            events,
+            console,
+        }
     }
 
     /// The next event.
@@ -88,9 +99,16 @@ impl Guest {
     pub fn wait_for(&self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.console.text().contains(text) {
-            assert!(Instant::now() < deadline, "no {text:?} on the console:\n{}", self.console.text());
+            assert!(
+                Instant::now() < deadline,
+                "no {text:?} on the console:\n{}",
+                self.console.text()
+            );
             if let Ok(event) = self.events.try_recv() {
-                panic!("{event:?} while waiting for {text:?}; console:\n{}", self.console.text());
+                panic!(
+                    "{event:?} while waiting for {text:?}; console:\n{}",
+                    self.console.text()
+                );
             }
             sleep(Duration::from_millis(2));
         }

@@ -1,244 +1,10 @@
-//! The panic record: one page of guest memory that a dying kernel fills and the host reads.
-//!
-//! All numbers are little-endian. The guest writes `sequence_begin` first and `sequence_end` and `complete` last; a host
-//! that finds them different has caught the guest in the middle and ignores the record ([`RecordError::Torn`]).
+//! Reads a panic record out of bytes that a guest controls.
 use core::fmt;
-use core::mem::{offset_of, size_of};
 
-/// The first eight bytes of every record: `CFPANIC` and a NUL.
-pub const MAGIC: u64 = u64::from_le_bytes(*b"CFPANIC\0");
-
-/// Version of the layout. A host reads records of this version or newer ones that kept the layout (see the docs).
-pub const VERSION: u16 = 1;
-
-/// Bytes that a record occupies: one page, so that it can lie page-aligned and alone.
-pub const RECORD_LEN: usize = 4096;
-
-/// Value of `complete` once the record is filled: `DONE`.
-pub const COMPLETE: u32 = u32::from_le_bytes(*b"DONE");
-
-/// Room for the operating system's name in bytes (`struct utsname` fields are 65 bytes on Linux, 256 on FreeBSD; names
-/// are short in practice).
-pub const OS_NAME_LEN: usize = 32;
-/// Room for the release in bytes.
-pub const RELEASE_LEN: usize = 96;
-/// Room for a build id in bytes; `ld --build-id=sha1` makes 20, other linkers up to 32.
-pub const BUILD_ID_LEN: usize = 32;
-/// Room for the panic message in bytes.
-pub const MESSAGE_LEN: usize = 2048;
-
-/// `crashed_cpu` of a guest that does not know its CPU.
-pub const CPU_UNKNOWN: u32 = u32::MAX;
-
-/// Registers of the crashed CPU as the guest saw them when it panicked. The host has the exact state of every vCPU;
-/// these are the ones from *before* the panic path ran.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are those of the Intel SDM, volume 1, 3.4")]
-pub struct Registers {
-    pub rax: u64,
-    pub rbx: u64,
-    pub rcx: u64,
-    pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub rbp: u64,
-    pub rsp: u64,
-    pub r8: u64,
-    pub r9: u64,
-    pub r10: u64,
-    pub r11: u64,
-    pub r12: u64,
-    pub r13: u64,
-    pub r14: u64,
-    pub r15: u64,
-    pub rip: u64,
-    pub rflags: u64,
-    pub cr0: u64,
-    pub cr2: u64,
-    pub cr3: u64,
-    pub cr4: u64,
-    pub fs_base: u64,
-    pub gs_base: u64,
-}
-
-/// Number of 64-bit values in [`Registers`].
-pub const REGISTERS: usize = 24;
-
-/// A piece of guest memory that the record points at. Zero length: not given.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GuestRange {
-    /// Guest-physical address of the first byte.
-    pub gpa: u64,
-    /// Length in bytes.
-    pub len_bytes: u64,
-}
-
-/// The record as it lies in memory. Guests fill it through [`crate::reporter`]; hosts read bytes with
-/// [`PanicRecord::parse`] and never look at guest memory through this type.
-#[repr(C, align(4096))]
-#[derive(Clone, Copy)]
-pub struct RawRecord {
-    pub(crate) magic: u64,
-    pub(crate) version: u16,
-    pub(crate) reserved0: u16,
-    pub(crate) length: u32,
-    pub(crate) sequence_begin: u32,
-    pub(crate) crashed_cpu: u32,
-    pub(crate) time_unix_ns: u64,
-    pub(crate) kernel_log: GuestRange,
-    pub(crate) vmcoreinfo: GuestRange,
-    pub(crate) registers: Registers,
-    pub(crate) registers_valid: u32,
-    pub(crate) build_id_len: u32,
-    pub(crate) build_id: [u8; BUILD_ID_LEN],
-    pub(crate) os_name: [u8; OS_NAME_LEN],
-    pub(crate) release: [u8; RELEASE_LEN],
-    pub(crate) message_len: u32,
-    pub(crate) reserved1: u32,
-    pub(crate) message: [u8; MESSAGE_LEN],
-    pub(crate) reserved2: [u8; RESERVED2_LEN],
-    pub(crate) sequence_end: u32,
-    pub(crate) complete: u32,
-}
-
-const RESERVED2_LEN: usize = 4096 - 8 - MESSAGE_END;
-const MESSAGE_END: usize = offsets::MESSAGE + MESSAGE_LEN;
-
-/// Where each field of the record lies, in bytes from its start. `docs/guest-shim.md` lists the same numbers.
-pub mod offsets {
-    /// u64, [`super::MAGIC`].
-    pub const MAGIC: usize = 0x000;
-    /// u16, [`super::VERSION`].
-    pub const VERSION: usize = 0x008;
-    /// u32, [`super::RECORD_LEN`].
-    pub const LENGTH: usize = 0x00c;
-    /// u32, written first; 0 is no record.
-    pub const SEQUENCE_BEGIN: usize = 0x010;
-    /// u32, index of the vCPU that panicked or [`super::CPU_UNKNOWN`].
-    pub const CRASHED_CPU: usize = 0x014;
-    /// u64, nanoseconds since 1970 by the guest's clock; 0 is unknown.
-    pub const TIME_UNIX_NS: usize = 0x018;
-    /// u64 gpa, u64 length: the kernel log.
-    pub const KERNEL_LOG: usize = 0x020;
-    /// u64 gpa, u64 length: the VMCOREINFO text.
-    pub const VMCOREINFO: usize = 0x030;
-    /// 24 u64, see [`super::Registers`].
-    pub const REGISTERS: usize = 0x040;
-    /// u32, 1 if the registers are filled.
-    pub const REGISTERS_VALID: usize = 0x100;
-    /// u32, bytes used of the build id.
-    pub const BUILD_ID_LEN: usize = 0x104;
-    /// 32 bytes.
-    pub const BUILD_ID: usize = 0x108;
-    /// 32 bytes, NUL padded.
-    pub const OS_NAME: usize = 0x128;
-    /// 96 bytes, NUL padded.
-    pub const RELEASE: usize = 0x148;
-    /// u32, bytes used of the message.
-    pub const MESSAGE_LEN: usize = 0x1a8;
-    /// 2048 bytes, UTF-8.
-    pub const MESSAGE: usize = 0x1b0;
-    /// u32, equals `sequence_begin` in a whole record.
-    pub const SEQUENCE_END: usize = 0xff8;
-    /// u32, [`super::COMPLETE`], written last.
-    pub const COMPLETE: usize = 0xffc;
-}
-
-const _: () = {
-    assert!(size_of::<RawRecord>() == RECORD_LEN);
-    assert!(size_of::<Registers>() == REGISTERS * 8);
-    assert!(offset_of!(RawRecord, magic) == offsets::MAGIC);
-    assert!(offset_of!(RawRecord, version) == offsets::VERSION);
-    assert!(offset_of!(RawRecord, length) == offsets::LENGTH);
-    assert!(offset_of!(RawRecord, sequence_begin) == offsets::SEQUENCE_BEGIN);
-    assert!(offset_of!(RawRecord, crashed_cpu) == offsets::CRASHED_CPU);
-    assert!(offset_of!(RawRecord, time_unix_ns) == offsets::TIME_UNIX_NS);
-    assert!(offset_of!(RawRecord, kernel_log) == offsets::KERNEL_LOG);
-    assert!(offset_of!(RawRecord, vmcoreinfo) == offsets::VMCOREINFO);
-    assert!(offset_of!(RawRecord, registers) == offsets::REGISTERS);
-    assert!(offset_of!(RawRecord, registers_valid) == offsets::REGISTERS_VALID);
-    assert!(offset_of!(RawRecord, build_id_len) == offsets::BUILD_ID_LEN);
-    assert!(offset_of!(RawRecord, build_id) == offsets::BUILD_ID);
-    assert!(offset_of!(RawRecord, os_name) == offsets::OS_NAME);
-    assert!(offset_of!(RawRecord, release) == offsets::RELEASE);
-    assert!(offset_of!(RawRecord, message_len) == offsets::MESSAGE_LEN);
-    assert!(offset_of!(RawRecord, message) == offsets::MESSAGE);
-    assert!(offset_of!(RawRecord, sequence_end) == offsets::SEQUENCE_END);
-    assert!(offset_of!(RawRecord, complete) == offsets::COMPLETE);
+use super::{
+    BUILD_ID_LEN, COMPLETE, CPU_UNKNOWN, GuestRange, MAGIC, MESSAGE_LEN, OS_NAME_LEN, RECORD_LEN, RELEASE_LEN,
+    Registers, VERSION, offsets,
 };
-
-impl RawRecord {
-    /// A record that holds nothing; the initial value of a guest's static.
-    #[must_use]
-    pub const fn empty() -> Self {
-        const NOTHING: GuestRange = GuestRange { gpa: 0, len_bytes: 0 };
-        RawRecord {
-            magic: 0,
-            version: 0,
-            reserved0: 0,
-            length: 0,
-            sequence_begin: 0,
-            crashed_cpu: CPU_UNKNOWN,
-            time_unix_ns: 0,
-            kernel_log: NOTHING,
-            vmcoreinfo: NOTHING,
-            registers: Registers::ZERO,
-            registers_valid: 0,
-            build_id_len: 0,
-            build_id: [0; BUILD_ID_LEN],
-            os_name: [0; OS_NAME_LEN],
-            release: [0; RELEASE_LEN],
-            message_len: 0,
-            reserved1: 0,
-            message: [0; MESSAGE_LEN],
-            reserved2: [0; RESERVED2_LEN],
-            sequence_end: 0,
-            complete: 0,
-        }
-    }
-}
-
-impl fmt::Debug for RawRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawRecord")
-            .field("sequence_begin", &self.sequence_begin)
-            .field("sequence_end", &self.sequence_end)
-            .field("message_len", &self.message_len)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Registers {
-    /// All registers zero.
-    pub const ZERO: Registers = Registers {
-        rax: 0,
-        rbx: 0,
-        rcx: 0,
-        rdx: 0,
-        rsi: 0,
-        rdi: 0,
-        rbp: 0,
-        rsp: 0,
-        r8: 0,
-        r9: 0,
-        r10: 0,
-        r11: 0,
-        r12: 0,
-        r13: 0,
-        r14: 0,
-        r15: 0,
-        rip: 0,
-        rflags: 0,
-        cr0: 0,
-        cr2: 0,
-        cr3: 0,
-        cr4: 0,
-        fs_base: 0,
-        gs_base: 0,
-    };
-}
 
 /// Text from a guest: up to `N` bytes, of which everything up to the first invalid UTF-8 or NUL is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -476,5 +242,130 @@ fn registers_at(bytes: &[u8; RECORD_LEN]) -> Registers {
         cr4: at(21),
         fs_base: at(22),
         gs_base: at(23),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A record with every field filled.
+    fn whole() -> Vec<u8> {
+        let mut bytes = vec![0; RECORD_LEN];
+        let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+        put(offsets::MAGIC, &MAGIC.to_le_bytes());
+        put(offsets::VERSION, &VERSION.to_le_bytes());
+        put(offsets::LENGTH, &4096_u32.to_le_bytes());
+        put(offsets::SEQUENCE_BEGIN, &7_u32.to_le_bytes());
+        put(offsets::CRASHED_CPU, &3_u32.to_le_bytes());
+        put(offsets::TIME_UNIX_NS, &99_u64.to_le_bytes());
+        put(offsets::KERNEL_LOG, &0x1000_u64.to_le_bytes());
+        put(offsets::KERNEL_LOG + 8, &0x200_u64.to_le_bytes());
+        put(offsets::REGISTERS + 8 * 16, &0xffff_ffff_8100_0000_u64.to_le_bytes());
+        put(offsets::REGISTERS_VALID, &1_u32.to_le_bytes());
+        put(offsets::BUILD_ID_LEN, &2_u32.to_le_bytes());
+        put(offsets::BUILD_ID, &[0xab, 0xcd, 0xef]);
+        put(offsets::OS_NAME, b"Linux");
+        put(offsets::RELEASE, b"6.1.0");
+        put(offsets::MESSAGE_LEN, &6_u32.to_le_bytes());
+        put(offsets::MESSAGE, b"Oops: and what was here before");
+        put(offsets::SEQUENCE_END, &7_u32.to_le_bytes());
+        put(offsets::COMPLETE, &COMPLETE.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_whole_record_is_read_field_by_field() {
+        let record = PanicRecord::parse(&whole()).unwrap();
+        assert_eq!(
+            (record.sequence, record.crashed_cpu, record.time_unix_ns),
+            (7, Some(3), Some(99))
+        );
+        assert_eq!((record.os_name.as_str(), record.release.as_str()), ("Linux", "6.1.0"));
+        assert_eq!(
+            (record.message.as_str(), record.build_id()),
+            ("Oops: ", &[0xab, 0xcd][..])
+        );
+        assert_eq!(
+            record.kernel_log,
+            Some(GuestRange {
+                gpa: 0x1000,
+                len_bytes: 0x200
+            })
+        );
+        assert_eq!(
+            (record.vmcoreinfo, record.registers.unwrap().rip),
+            (None, 0xffff_ffff_8100_0000)
+        );
+    }
+
+    #[test]
+    fn a_record_that_was_caught_in_the_middle_is_torn() {
+        let mut no_end = whole();
+        no_end[offsets::SEQUENCE_END] = 6;
+        assert_eq!(PanicRecord::parse(&no_end), Err(RecordError::Torn { begin: 7, end: 6 }));
+        let mut not_complete = whole();
+        not_complete[offsets::COMPLETE] = 0;
+        assert_eq!(
+            PanicRecord::parse(&not_complete),
+            Err(RecordError::Torn { begin: 7, end: 7 })
+        );
+        let mut never_begun = whole();
+        never_begun[offsets::SEQUENCE_BEGIN] = 0;
+        never_begun[offsets::SEQUENCE_END] = 0;
+        assert_eq!(
+            PanicRecord::parse(&never_begun),
+            Err(RecordError::Torn { begin: 0, end: 0 })
+        );
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        assert_eq!(PanicRecord::parse(&[0; 4096]), Err(RecordError::Empty));
+        assert_eq!(
+            PanicRecord::parse(&[0; 4095]),
+            Err(RecordError::Short { len_bytes: 4095 })
+        );
+        assert!(matches!(PanicRecord::parse(&[1; 4096]), Err(RecordError::Magic { .. })));
+        let mut newer = whole();
+        newer[offsets::VERSION] = 2;
+        let error = PanicRecord::parse(&newer).unwrap_err();
+        assert!(error.to_string().contains("version 2"), "{error}");
+    }
+
+    #[test]
+    fn lengths_that_lie_are_cut_and_bad_text_ends_early() {
+        let mut bytes = whole();
+        bytes[offsets::MESSAGE_LEN..offsets::MESSAGE_LEN + 4].fill(0xff);
+        bytes[offsets::BUILD_ID_LEN..offsets::BUILD_ID_LEN + 4].fill(0xff);
+        bytes[offsets::MESSAGE..offsets::MESSAGE + MESSAGE_LEN].fill(b'x');
+        bytes[offsets::OS_NAME + 2] = 0xff;
+        bytes[offsets::KERNEL_LOG..offsets::KERNEL_LOG + 8].fill(0xff);
+        let record = PanicRecord::parse(&bytes).unwrap();
+        assert_eq!(
+            (record.message.as_str().len(), record.build_id().len()),
+            (MESSAGE_LEN, BUILD_ID_LEN)
+        );
+        assert_eq!((record.os_name.as_str(), record.kernel_log), ("Li", None));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(
+            changes in prop::collection::vec((0..RECORD_LEN, any::<u8>()), 0..64),
+            len in 0..=RECORD_LEN + 8,
+        ) {
+            let mut bytes = whole();
+            for (at, value) in changes {
+                bytes[at] = value;
+            }
+            bytes.resize(len, 0);
+            if let Ok(record) = PanicRecord::parse(&bytes) {
+                prop_assert!(record.message.as_str().len() <= MESSAGE_LEN);
+                prop_assert!(record.build_id().len() <= BUILD_ID_LEN);
+            }
+        }
     }
 }
