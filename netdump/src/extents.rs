@@ -83,6 +83,12 @@ impl Extents {
                 .is_some_and(|(_, end)| *end >= range.end)
     }
 
+    /// Separate ranges that the set may hold.
+    #[must_use]
+    pub const fn extents_max(&self) -> usize {
+        self.extents_max
+    }
+
     /// Bytes in the set.
     #[must_use]
     pub const fn covered_bytes(&self) -> u64 {

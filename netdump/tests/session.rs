@@ -344,6 +344,11 @@ fn a_silent_sender_is_dead_after_sixty_seconds() {
         (session.poll_event(), session.state()),
         (Some(SessionEvent::Silent), SessionState::Ended)
     );
+    let mut only_heralds = session_with(SessionLimits::default(), b"");
+    only_heralds
+        .handle_datagram(at(50), &message(Kind::Herald, 1, 0, b""))
+        .unwrap();
+    assert_eq!(only_heralds.poll_timeout(), Some(at(60)));
     let limits = SessionLimits {
         silent_after: Duration::from_secs(30),
         ..SessionLimits::default()
@@ -376,6 +381,7 @@ fn coverage_that_falls_to_pieces_is_refused_and_never_claimed() {
     assert_eq!(
         rejected,
         Rejected::TooFragmented {
+            kind: Kind::Vmcore,
             offset: 300,
             extents_max: 2
         }

@@ -5,7 +5,8 @@
 use std::net::Ipv4Addr;
 
 use netdump::{
-    Header, Instant, Kind, Seqno, Station, StationConfig, StationError, StationState,
+    Accepted, Client, ClientConfig, Header, Instant, Kind, Seqno, Session, SessionLimits, Station, StationConfig,
+    StationError, StationState,
     station::Role,
     time::Duration,
     wire::{CLIENT_PORT, HERALD_PORT},
@@ -470,4 +471,58 @@ proptest! {
         let mut out = vec![0; noise.len()];
         let _ = station.poll_frame(Instant::ZERO, &mut out);
     }
+}
+
+/// A dump from client to session with nothing between them but Ethernet frames; the receiver's side is smoltcp's reading
+/// and writing of them.
+#[test]
+fn a_dump_arrives_through_frames() {
+    let client_config = ClientConfig::stock(1500);
+    let mut client = Client::new(client_config, "", vec![0; client_config.window_bytes], Instant::ZERO).unwrap();
+    let mut station = ready(config());
+    let mut session: Option<Session> = None;
+    let mut file = vec![0; 1 << 20];
+    let memory: Vec<u8> = (0..1u32 << 20)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0])
+        .collect();
+    let (mut payload, mut out, mut pushed) = ([0; 1472], [0; 1514], 0);
+    while !client.is_over() {
+        pushed += client.push(Kind::Vmcore, pushed as u64, &memory[pushed..]);
+        if pushed == memory.len() {
+            client.finish();
+        }
+        while let Some(datagram) = client.poll_transmit(Instant::ZERO, &mut payload) {
+            let len = station
+                .encapsulate(datagram.port, &payload[..datagram.len], &mut out)
+                .unwrap();
+            let ethernet = EthernetFrame::new_checked(&out[..len]).unwrap();
+            let ip = Ipv4Packet::new_checked(ethernet.payload()).unwrap();
+            let udp = UdpPacket::new_checked(ip.payload()).unwrap();
+            assert_eq!(udp.dst_port(), if session.is_some() { 49152 } else { HERALD_PORT });
+            match &mut session {
+                None => {
+                    let (header, path) = Header::parse(udp.payload()).unwrap();
+                    session = Some(Session::new(SessionLimits::default(), &header, path, Instant::ZERO));
+                }
+                Some(session) => match session.handle_datagram(Instant::ZERO, udp.payload()).unwrap() {
+                    Accepted::Data {
+                        offset, bytes, ticket, ..
+                    } => {
+                        let offset = usize::try_from(offset).unwrap();
+                        file[offset..offset + bytes.len()].copy_from_slice(bytes);
+                        session.received(ticket).unwrap();
+                    }
+                    Accepted::Finished { ticket } => session.durable(Instant::ZERO, ticket),
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+        let mut ack = [0; 4];
+        while session.as_mut().unwrap().poll_ack(&mut ack).is_some() {
+            let frame = frame(RIGHT, &ack);
+            let udp = station.handle_frame(Instant::ZERO, &frame).unwrap();
+            client.handle_datagram(Instant::ZERO, udp.source_port, udp.payload);
+        }
+    }
+    assert!(file == memory);
 }

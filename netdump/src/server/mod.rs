@@ -35,7 +35,7 @@ pub struct Session {
     key: Extents,
     acks: VecDeque<Seqno>,
     event: Option<SessionEvent>,
-    /// When the last datagram was accepted.
+    /// When the last message was accepted, repeated HERALDs not counted.
     heard_at: Instant,
     /// When lingering ends; meaningful while lingering.
     linger_until: Instant,
@@ -88,6 +88,9 @@ impl Session {
     pub fn handle_datagram<'d>(&mut self, now: Instant, datagram: &'d [u8]) -> Result<Accepted<'d>, Rejected> {
         let accepted = self.accept(datagram);
         match &accepted {
+            // A sender that only repeats its HERALD hears no answer, and one that is forged needs none: neither keeps a
+            // session alive.
+            Ok(Accepted::Herald) => {}
             Ok(_) => self.heard_at = self.heard_at.max(now),
             Err(_) => self.stats.rejected += 1,
         }
@@ -112,10 +115,7 @@ impl Session {
             offset,
             end,
         } = ticket;
-        let new_bytes = match self.extents_mut(kind) {
-            Some(extents) => extents.insert(offset..end)?,
-            None => 0,
-        };
+        let new_bytes = self.extents_mut(kind).insert(offset..end)?;
         self.stats.duplicate_bytes += (end - offset) - new_bytes;
         self.acknowledge(seqno);
         Ok(())
@@ -313,12 +313,13 @@ impl Session {
             len,
             limit,
         })?;
-        let extents = self.extents_mut(kind);
-        let duplicate = extents.as_ref().is_some_and(|extents| extents.contains(&(offset..end)));
-        if !duplicate && extents.is_some_and(|extents| !extents.fits(&(offset..end))) {
+        let extents = self.extents(kind);
+        let duplicate = extents.contains(&(offset..end));
+        if !duplicate && !extents.fits(&(offset..end)) {
             return Err(Rejected::TooFragmented {
+                kind,
                 offset,
-                extents_max: self.limits.extents_max,
+                extents_max: extents.extents_max(),
             });
         }
         if duplicate {
@@ -354,12 +355,19 @@ impl Session {
         })
     }
 
-    const fn extents_mut(&mut self, kind: Kind) -> Option<&mut Extents> {
+    const fn extents(&self, kind: Kind) -> &Extents {
         match kind {
-            Kind::Vmcore => Some(&mut self.data),
-            Kind::KernelHeader => Some(&mut self.kernel_header),
-            Kind::Key => Some(&mut self.key),
-            Kind::Herald | Kind::Finished => None,
+            Kind::KernelHeader => &self.kernel_header,
+            Kind::Key => &self.key,
+            Kind::Vmcore | Kind::Herald | Kind::Finished => &self.data,
+        }
+    }
+
+    const fn extents_mut(&mut self, kind: Kind) -> &mut Extents {
+        match kind {
+            Kind::KernelHeader => &mut self.kernel_header,
+            Kind::Key => &mut self.key,
+            Kind::Vmcore | Kind::Herald | Kind::Finished => &mut self.data,
         }
     }
 

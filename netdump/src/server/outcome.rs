@@ -3,7 +3,7 @@ use core::fmt;
 use crate::wire::{Kind, Seqno, WireError};
 
 /// What a datagram meant. The bytes are borrowed from it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum Accepted<'d> {
     /// A HERALD, first or repeated; it is acknowledged already.
     Herald,
@@ -45,6 +45,23 @@ pub enum Accepted<'d> {
     Repeated,
 }
 
+/// Without the bytes: they are a guest's memory and belong into no log.
+impl fmt::Debug for Accepted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes_at = |kind: Kind, offset: &u64, bytes: &[u8]| {
+            write!(f, "{kind} {{ offset: {offset}, len_bytes: {} }}", bytes.len())
+        };
+        match self {
+            Self::Data { offset, bytes, .. } => bytes_at(Kind::Vmcore, offset, bytes),
+            Self::KernelHeader { offset, bytes, .. } => bytes_at(Kind::KernelHeader, offset, bytes),
+            Self::Key { offset, bytes, .. } => bytes_at(Kind::Key, offset, bytes),
+            Self::Herald => f.write_str("Herald"),
+            Self::Finished { .. } => f.write_str("Finished"),
+            Self::Repeated => f.write_str("Repeated"),
+        }
+    }
+}
+
 /// The right to acknowledge one message, used up by [`super::Session::received`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "without `received` the message is never acknowledged"]
@@ -84,6 +101,8 @@ pub enum Rejected {
     },
     /// The coverage would fall into more separate ranges than this session may keep.
     TooFragmented {
+        /// What the message carries.
+        kind: Kind,
         /// Its offset.
         offset: u64,
         /// Separate ranges that the session keeps.
@@ -122,10 +141,14 @@ impl fmt::Display for Rejected {
                     "{kind} message of {len} bytes at offset {offset} exceeds the limit of {limit}"
                 )
             }
-            Self::TooFragmented { offset, extents_max } => {
+            Self::TooFragmented {
+                kind,
+                offset,
+                extents_max,
+            } => {
                 write!(
                     f,
-                    "data at offset {offset} would be a separate range beyond the limit of {extents_max}"
+                    "{kind} message at offset {offset} would be a separate range beyond the limit of {extents_max}"
                 )
             }
             Self::AfterFinished { kind, offset } => write!(f, "new {kind} message at offset {offset} after FINISHED"),
