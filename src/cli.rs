@@ -27,6 +27,12 @@ pub(crate) struct Cli {
 /// The commands. A new one is a module in `commands/`, a variant here and a line in `commands::run`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show the whole road once: a guest panics, its core arrives and is proved.
+    Demo(commands::demo::Args),
+    /// Run a guest whose memory is saved when it crashes.
+    Run(commands::run::Args),
+    /// List, inspect, dump and stop the machines on this host.
+    Vms(commands::vms::Args),
     /// Receive dumps, store and prove them, and serve the API.
     Serve(commands::serve::Args),
     /// List, inspect, verify and fetch stored cores.

@@ -3,7 +3,10 @@
 mod cli;
 mod cli_failure;
 mod commands;
+mod host_port;
 mod output;
+mod signals;
+mod vm_sockets;
 
 use std::process::ExitCode;
 

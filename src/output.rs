@@ -37,6 +37,11 @@ pub(crate) fn say(sentence: &str) {
     let _ = writeln!(io::stderr(), "coreferry: {sentence}");
 }
 
+/// A line for people as it is, on standard error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// A line on standard output, flushed. A reader that went away is no error of ours.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();

@@ -2,8 +2,11 @@
 
 pub(crate) mod completions;
 pub(crate) mod cores;
+pub(crate) mod demo;
+pub(crate) mod run;
 pub(crate) mod send;
 pub(crate) mod serve;
+pub(crate) mod vms;
 
 use crate::cli::Command;
 use crate::cli_failure::Outcome;
@@ -11,6 +14,9 @@ use crate::cli_failure::Outcome;
 /// Runs one command to its end.
 pub(crate) fn run(command: Command) -> Outcome {
     match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Run(args) => run::run(args),
+        Command::Vms(args) => vms::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Cores(args) => cores::run(args),
         Command::Send(args) => send::run(args),

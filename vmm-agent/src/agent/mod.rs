@@ -90,7 +90,7 @@ impl fmt::Debug for AgentConfig {
 }
 
 /// What the agent tells its [`Observer`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum AgentEvent {
     /// A guest runs.
     Booted {
@@ -116,7 +116,7 @@ pub enum AgentEvent {
         /// Its id.
         id: String,
         /// How.
-        outcome: DumpOutcome,
+        outcome: Arc<DumpOutcome>,
     },
     /// What happens to the crashed guest.
     Policy(Verdict),

@@ -294,7 +294,7 @@ impl Supervisor {
         let dump = self.in_flight.take()?;
         let fate = if outcome.is_safe() { CoreFate::Safe } else { CoreFate::Lost };
         self.shared.view().dumps.end(&dump.id, &outcome);
-        self.tell(&AgentEvent::DumpEnded { id: dump.id, outcome });
+        self.tell(&AgentEvent::DumpEnded { id: dump.id, outcome: Arc::new(outcome) });
         if dump.crashed {
             return self.after_crash(fate);
         }
