@@ -315,9 +315,19 @@ fn restore_bends_a_foreign_state_to_fit() {
     state.irq.causes = u32::MAX;
     state.tx.bytes = vec![1; 1_000_000];
     state.loopback = vec![vec![0; 100_000], vec![0; 60]];
+    state.nvm.wires = 2;
     state.nvm.phase = nic_emu::device::EepromPhase::Data { word: 255, left: 0 };
     let mut world = World::new(Offloads::default());
     world.em.restore(0, state);
+    assert!(world.em.save(0).tx.bytes.len() <= nic_emu::limits::SEGMENTATION_LEN_MAX);
+    for value in [2, 2, 3, 2, 3] {
+        world.run(&Step::Write {
+            offset: reg::EECD,
+            value,
+            len: 4,
+        });
+    }
+    world.em.set_bus_master(true);
     for offset in (0..0x2_0000).step_by(4) {
         world.run(&Step::Read { offset, len: 4 });
         world.run(&Step::Write {
@@ -348,4 +358,50 @@ fn lp_1879531_write_list_is_harmless() {
         world.run(&Step::Transmit);
     }
     assert!(world.sink.frames.is_empty());
+}
+
+#[test]
+fn every_pending_timer_survives_a_move_to_another_clock() {
+    let mut world = World::new(Offloads::default());
+    for (offset, value) in [
+        (reg::ITR, 5000),
+        (reg::IMS, 4),
+        (reg::ICS, 4),
+        (reg::RDTR, 100),
+        (reg::RADV, 70),
+        (reg::TIDV, 90),
+        (reg::TADV, 60),
+    ] {
+        world.run(&Step::Write { offset, value, len: 4 });
+    }
+    world.ram.put(
+        0,
+        &nic_emu::spec::descriptors::TxDescriptor::legacy(0x4000, 60, 0x8900_0000).encode(),
+    );
+    world.ram.put(0x800, &0x5000_u64.to_le_bytes());
+    world.run(&Step::Doorbell {
+        offset: reg::TDT,
+        tail: 1,
+    });
+    world.run(&Step::Transmit);
+    world.run(&Step::Doorbell {
+        offset: reg::RDT,
+        tail: 8,
+    });
+    world.run(&Step::Frames { lens: vec![100] });
+    world.now_ns = 10_000;
+    let saved = world.em.save(10_000);
+    let in_ns = |units: u64| Some(units * 1024 - 10_000);
+    assert_eq!(
+        (saved.irq.receive.packet_in_ns, saved.irq.receive.cap_in_ns),
+        (in_ns(100), in_ns(70))
+    );
+    assert_eq!(
+        (saved.irq.transmit.packet_in_ns, saved.irq.transmit.cap_in_ns),
+        (in_ns(90), in_ns(60))
+    );
+    assert_eq!(saved.irq.since_rise_ns, Some(10_000));
+    let mut twin = Em::new(EmConfig { mac: MAC });
+    twin.restore(1_000_000, saved);
+    assert_eq!(twin.poll_timeout(), world.em.poll_timeout().map(|at| at + 990_000));
 }

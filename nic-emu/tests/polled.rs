@@ -12,6 +12,7 @@ mod support;
 use nic_emu::polled::{FRAME_LEN_MAX, WINDOW_LEN};
 use nic_emu::spec::registers::{self as reg, cause, ctrl};
 use nic_emu::{Polled, PolledError, QueueError, Window};
+use proptest::prelude::*;
 use support::{HostBus, MAC, broadcast_frame};
 
 const WINDOW: Window = Window {
@@ -179,6 +180,45 @@ fn full_ring_reports_full_and_recovers() {
             Err(QueueError::BadLength { len_bytes })
         );
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn frames_in_the_byte_ring_never_overlap(
+        steps in proptest::collection::vec((14_usize..FRAME_LEN_MAX, 0_u8..12), 300..600),
+    ) {
+        let (mut bus, mut driver) = started();
+        let mut queued = Vec::new();
+        for (n, (len, bell)) in steps.into_iter().enumerate() {
+            let frame = broadcast_frame(len, n as u8);
+            if driver.queue(&mut bus, &frame) == Err(QueueError::Full) {
+                driver.kick(&mut bus);
+                driver.queue(&mut bus, &frame).unwrap();
+            }
+            let mut padded = frame;
+            padded.resize(len.max(60), 0);
+            queued.push(padded);
+            if bell == 0 {
+                driver.kick(&mut bus);
+            }
+        }
+        driver.kick(&mut bus);
+        prop_assert!(bus.sink.bytes() == queued);
+    }
+}
+
+#[test]
+fn frame_with_an_error_in_its_first_buffer_is_dropped_whole() {
+    let (mut bus, mut driver) = started();
+    let (long, good) = (broadcast_frame(5000, 1), broadcast_frame(100, 2));
+    assert_eq!(bus.receive(&[&long, &good]), 2);
+    let errors_of_first = 0x1000 + 2048 + 13;
+    bus.ram.put(errors_of_first, &[0x80]);
+    let mut got = Vec::new();
+    assert_eq!(driver.poll(&mut bus, &mut |bytes| got.push(bytes.to_vec())), 1);
+    assert_eq!(got, [good]);
 }
 
 #[test]

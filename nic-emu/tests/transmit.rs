@@ -250,6 +250,22 @@ fn vlan_tag_goes_behind_the_addresses() {
 }
 
 #[test]
+fn vlan_tag_moves_the_checksum_that_is_left_to_the_sink() {
+    let frame = ip_frame(false, &[9; 200], 208);
+    let mut rig = Rig::started();
+    rig.write(reg::CTRL, ctrl::VME);
+    rig.sink.offloads.checksum = true;
+    rig.ram.put(TX_BUFFERS_AT, &frame);
+    let tagged = with_tag(data(TX_BUFFERS_AT, frame.len(), LAST, popts::TXSM), 7);
+    rig.send(&[context(false).encode(), tagged]);
+    let (bytes, offload) = &rig.sink.frames[0];
+    assert_eq!(
+        (bytes.len(), offload.checksum),
+        (frame.len() + 4, Some(ChecksumOffload { start: 38, offset: 6 }))
+    );
+}
+
+#[test]
 fn large_packets_pass_uncut_to_a_sink_that_cuts() {
     let payload: Vec<u8> = (0..40_000).map(|n| (n % 253) as u8).collect();
     let frame = ip_frame(true, &payload, 0);
@@ -587,6 +603,14 @@ fn loopback_holds_a_bounded_number_of_frames() {
     rig.post_rx(RING - 1, 2048);
     assert_eq!(rig.receive(&[]), 0);
     assert_eq!(rig.read(reg::RDH), limits::LOOPBACK_FRAMES as u32);
+    // What was delivered frees its room: far more than the bound passes in time.
+    rig.ram.put(TX_BUFFERS_AT, &broadcast_frame(1500, 0));
+    for _ in 0..100 {
+        let before = rig.read(reg::RDH);
+        rig.send(&[TxDescriptor::legacy(TX_BUFFERS_AT, 1500, LAST)]);
+        assert_eq!(rig.read(reg::RDH), (before + 1) % RING);
+        rig.post_rx(1, 2048);
+    }
 }
 
 #[test]

@@ -142,7 +142,7 @@ impl Nvm {
 const EECD_MASK: u32 = 0x77;
 
 /// Word addresses are 6 bits wide.
-const ADDRESS_MASK: u8 = 0x3F;
+pub(super) const ADDRESS_MASK: u8 = 0x3F;
 
 #[cfg(test)]
 mod tests {
@@ -186,6 +186,16 @@ mod tests {
             assert_eq!(nvm.eerd >> eerd::DATA_SHIFT, u32::from(expected), "word {n:#x} by EERD");
         }
         assert_eq!(bit_bang(&mut nvm, 0, WORDS), image, "sequential read");
+    }
+
+    #[test]
+    fn select_and_clock_rising_together_clock_nothing_in() {
+        let mut nvm = Nvm::new([2, 0, 0, 0, 0, 1]);
+        nvm.write_eecd(eecd::CS | eecd::SK | eecd::DI);
+        assert_eq!(nvm.phase, IDLE);
+        nvm.write_eecd(eecd::CS | eecd::DI);
+        nvm.write_eecd(eecd::CS | eecd::SK | eecd::DI);
+        assert_eq!(nvm.phase, Phase::Command { bits: 1, count: 1 });
     }
 
     #[test]

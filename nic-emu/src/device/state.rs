@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::irq::{Delay, Interrupts};
 use super::mdic::Phy;
-use super::nvm::{Nvm, Phase};
+use super::nvm::{ADDRESS_MASK, Nvm, Phase};
 use super::registers::RegisterFile;
 use super::rx::Loopback;
 use super::tx::Packet;
@@ -290,7 +290,7 @@ fn sound_phase(phase: Phase) -> Phase {
             count: count.min(crate::spec::eeprom::COMMAND_BITS - 1),
         },
         Phase::Data { word, left } => Phase::Data {
-            word,
+            word: word & ADDRESS_MASK,
             left: left.clamp(1, 16),
         },
         Phase::Ignored => Phase::Ignored,
