@@ -113,6 +113,33 @@ fn serve_stores_a_dump_whole_over_a_link_that_loses_one_percent() {
     }
 }
 
+/// Released kernels take the ack of packet 37 of a burst for that of packet 5 and never send packet 5 again. A receiver may
+/// make that good or say that bytes are lost, but never call such a core complete.
+#[test]
+fn serve_never_calls_a_core_complete_whose_sender_missed_a_loss() {
+    let dir = common::temp_dir();
+    let serve = Serve::start(dir.path());
+    let core = dense_core(1500);
+    let header = kernel_dump_header(core.len() as u64, "stockhost", "none");
+    // Before it: the herald and its ack, the first page in 3 packets and their acks, packets 0 to 4 of the first burst.
+    let loss = Loss::only(2 + 6 + 5 + 1);
+    let sender = StockSender {
+        loss,
+        round: Duration::from_millis(200),
+        ..StockSender::new(Order::FreeBsd13, 1500, serve.netdump)
+    };
+
+    sender
+        .dump(&core, &header)
+        .expect("the sender believes that all went well");
+
+    let cores = serve.settled_cores(1);
+    let stored = serve.vmcore_path(cores[0]["id"].as_str().expect("an id"));
+    let whole = std::fs::read(stored).expect("the stored core can be read") == core;
+    assert_eq!(cores[0]["state"] == "complete", whole, "{}", cores[0]);
+    assert_eq!(cores[0]["holes"] == serde_json::json!([]), whole, "{}", cores[0]);
+}
+
 /// `coreferry send` of a dense file into a stock receiver that loses some datagrams.
 fn send_arrives_whole(loss: Loss) {
     static ONE_SENDER: Mutex<()> = Mutex::new(());

@@ -5,6 +5,9 @@
 pub(crate) struct Loss {
     state: u64,
     per_mille: u64,
+    /// The one datagram that is lost whatever the dice say, counted from 1.
+    doomed: Option<u64>,
+    count: u64,
     lost: u64,
 }
 
@@ -19,7 +22,17 @@ impl Loss {
         Self {
             state: seed,
             per_mille,
+            doomed: None,
+            count: 0,
             lost: 0,
+        }
+    }
+
+    /// Loses one datagram, the one of this number; the first is number 1.
+    pub(crate) fn only(number: u64) -> Self {
+        Self {
+            doomed: Some(number),
+            ..Self::none()
         }
     }
 
@@ -30,7 +43,8 @@ impl Loss {
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let lost = (mixed ^ (mixed >> 31)) % 1000 < self.per_mille;
+        self.count += 1;
+        let lost = (mixed ^ (mixed >> 31)) % 1000 < self.per_mille || self.doomed == Some(self.count);
         self.lost += u64::from(lost);
         lost
     }
