@@ -702,5 +702,9 @@ fn enabling_the_transmitter_asks_for_a_run() {
     rig.put_tx(&[TxDescriptor::legacy(TX_BUFFERS_AT, 60, LAST)]);
     assert!(!rig.write(reg::TDT, 1).transmit);
     assert!(rig.write(reg::TCTL, tctl::EN).transmit);
+    assert!(
+        rig.write(reg::TDT, 2).transmit,
+        "each doorbell asks, also while work is pending"
+    );
     assert_eq!(rig.ram.get(TX_RING_AT + 12, 1), [0], "not before transmit() is called");
 }
