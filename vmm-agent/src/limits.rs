@@ -23,6 +23,13 @@ pub const CONSOLE_TAIL_LEN: usize = 64 * 1024;
 /// Longest console line that is searched for a panic; a line that is longer is searched in pieces.
 pub const CONSOLE_LINE_MAX: usize = 1024;
 
+/// Console output that waits to be written, in bytes; more is left out. A guest prints about 10 KiB/s at 115200 baud, and
+/// much more only when nobody paces it.
+pub const CONSOLE_QUEUE_LEN: usize = 1 << 20;
+
+/// How long the end of a guest waits for its last console output to be written.
+pub const CONSOLE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a vCPU gets to leave the guest when it is asked to. It needs microseconds; an emulating KVM under load
 /// needs milliseconds. More means that KVM is stuck.
 pub const VCPU_STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -103,19 +103,21 @@ fn an_nmi_reaches_every_vcpu_also_after_a_freeze() {
         return;
     }
     let guest = Guest::boot("mode=heartbeat touch_mib=1", 32, 2);
-    guest.wait_for("heartbeat 1");
+    // Right after a heartbeat nobody else prints for a while.
+    guest.wait_for("heartbeat 1\n");
     guest.incarnation.nmi();
-    guest.wait_for("NMI on CPU 0");
-    guest.wait_for("NMI on CPU 1");
+    guest.wait_for("NMI on CPU 0\n");
+    guest.wait_for("NMI on CPU 1\n");
+    let next = guest.heartbeats();
+    guest.wait_for(&format!("heartbeat {next}\n"));
     guest.incarnation.freeze().unwrap();
     guest.incarnation.nmi();
     sleep(Duration::from_millis(50));
     let count = |guest: &Guest| guest.console.text().matches("NMI on CPU").count();
-    assert_eq!(count(&guest), 2);
+    assert_eq!(count(&guest), 2, "a frozen guest takes no interrupt");
     guest.incarnation.thaw();
-    let before = guest.heartbeats();
-    guest.wait_for(&format!("heartbeat {}\n", before + 1));
-    assert_eq!(count(&guest), 4);
+    guest.wait_for(&format!("heartbeat {}\n", next + 2));
+    assert_eq!(count(&guest), 4, "{}", guest.console.text());
 }
 
 #[test]

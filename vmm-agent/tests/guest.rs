@@ -156,6 +156,60 @@ fn a_triple_fault_is_reported_and_freezes() {
 }
 
 #[test]
+fn a_kvm_internal_error_is_reported_with_its_suberror() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::boot("mode=internal-error touch_mib=1", 32, 2);
+    assert_eq!(guest.event(), VmEvent::Trigger(Trigger::InternalError { suberror: 1 }));
+    let frozen = guest.incarnation.freeze().unwrap();
+    assert_eq!((frozen.reporting_vcpu(), frozen.cpus[1].rip), (Some(1), 0xfe00_0000));
+}
+
+#[test]
+fn eight_vcpus_boot_and_freeze() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::boot("touch_mib=8", 64, 8);
+    assert!(matches!(
+        guest.event(),
+        VmEvent::Trigger(Trigger::PanicRecord {
+            crashed_cpu: Some(7),
+            ..
+        })
+    ));
+    let frozen = guest.incarnation.freeze().unwrap();
+    assert_eq!((frozen.cpus.len(), frozen.reporting_vcpu()), (8, Some(7)));
+    assert!(frozen.cpus.iter().all(|cpu| TEXT.contains(&cpu.rip)));
+}
+
+#[test]
+fn a_console_that_nobody_reads_does_not_keep_the_guest_from_freezing() {
+    if !kvm() {
+        return;
+    }
+    struct Stuck(std::sync::mpsc::Receiver<()>);
+    impl std::io::Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let (_release, gate) = std::sync::mpsc::channel();
+    let console = Console::default();
+    let mut config = config("touch_mib=1", 32, 2, &console);
+    config.console = Box::new(Stuck(gate));
+    let guest = Guest::boot_with(config, console);
+    assert!(matches!(guest.event(), VmEvent::Trigger(Trigger::PanicRecord { .. })));
+    assert!(guest.incarnation.freeze().is_ok());
+    assert!(guest.incarnation.console_tail().starts_with(b"coreferry demo guest"));
+}
+
+#[test]
 fn crash_loaded_lets_the_guest_run_on() {
     if !kvm() {
         return;

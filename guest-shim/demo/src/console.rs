@@ -12,7 +12,9 @@ const SERIAL_PORT: u16 = 0x3f8;
 /// Room in the log; what does not fit is only printed.
 const LOG_LEN: usize = 16 * 1024;
 
-static LOCK: AtomicBool = AtomicBool::new(false);
+/// Who prints; the NMI handler takes it too.
+#[unsafe(no_mangle)]
+static CONSOLE_LOCK: AtomicBool = AtomicBool::new(false);
 static LOG: [AtomicU8; LOG_LEN] = [const { AtomicU8::new(0) }; LOG_LEN];
 static LOG_USED: AtomicUsize = AtomicUsize::new(0);
 
@@ -39,18 +41,18 @@ impl Write for Serial {
 
 /// Prints a line, one CPU at a time.
 pub fn print_line(line: fmt::Arguments<'_>) {
-    while LOCK.swap(true, Ordering::Acquire) {
+    while CONSOLE_LOCK.swap(true, Ordering::Acquire) {
         spin_loop();
     }
     // The serial port takes everything.
     let _ = Serial.write_fmt(line);
     let _ = Serial.write_str("\n");
-    LOCK.store(false, Ordering::Release);
+    CONSOLE_LOCK.store(false, Ordering::Release);
 }
 
 /// Takes the console from a CPU that will not give it back.
 pub fn break_lock() {
-    LOCK.store(false, Ordering::Release);
+    CONSOLE_LOCK.store(false, Ordering::Release);
 }
 
 /// Where the log lies.

@@ -1,7 +1,7 @@
 //! What only single instructions can do.
 use core::arch::asm;
 
-use crate::entry::{REQUEST, REQUEST_HALT, REQUEST_TRIPLE_FAULT, STACK_LEN, STACKS, TICKS};
+use crate::entry::{REQUEST, REQUEST_HALT, REQUEST_RUN_DEVICE, REQUEST_TRIPLE_FAULT, STACK_LEN, STACKS, TICKS};
 
 /// Writes a byte to a port.
 pub fn out8(port: u16, value: u8) {
@@ -55,6 +55,11 @@ pub fn halt() {
 /// Brings this CPU down.
 pub fn triple_fault() {
     request(REQUEST_TRIPLE_FAULT);
+}
+
+/// Makes KVM give up on this CPU.
+pub fn run_device() {
+    request(REQUEST_RUN_DEVICE);
 }
 
 fn request(what: u64) {

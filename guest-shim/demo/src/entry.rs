@@ -52,6 +52,8 @@ pub const REQUEST: u64 = 0x5249_4e47_3052_4551;
 pub const REQUEST_HALT: u64 = 1;
 /// Request: cause a triple fault.
 pub const REQUEST_TRIPLE_FAULT: u64 = 2;
+/// Request: go on where there are only devices, which KVM cannot emulate.
+pub const REQUEST_RUN_DEVICE: u64 = 3;
 
 // Local APIC registers: Intel SDM volume 3, 11.4.1. The timer runs at 1 GHz in KVM; divided by 16, 10 ms a tick.
 global_asm!(
@@ -187,8 +189,19 @@ interrupt:
     mov dword ptr [rax + 0xb0], 0
     jmp 8f
 
-3:  # NMI: say so.
+3:  # NMI: say so. If the console stays taken, perhaps by what was interrupted here, say it into the middle.
     push rdx
+    push rsi
+    mov ecx, 2000
+22:
+    mov al, 1
+    xchg al, [CONSOLE_LOCK]
+    test al, al
+    jz 23f
+    dec ecx
+    jnz 22b
+23:
+    movzx esi, al
     push rsi
     mov edx, 0x3f8
     mov rsi, offset NMI_TEXT
@@ -201,6 +214,8 @@ interrupt:
     out dx, al
     mov al, 10
     out dx, al
+    pop rax
+    mov [CONSOLE_LOCK], al
     pop rsi
     pop rdx
 
@@ -222,8 +237,13 @@ interrupt:
     cli
     jmp 8b
 6:
+    cmp rdi, {run_device}
+    je 24f
     lidt [NO_IDT_POINTER]
     ud2
+24:
+    mov eax, 0xfe000000
+    jmp rax
 
 5:  # Any other exception. In ring 3: go on there, in exception(vector, error code, rip, cr2).
     test byte ptr [rsp + 40], 3
@@ -283,4 +303,5 @@ GDT:
     task_len = const TASK_LEN,
     request = const REQUEST,
     halt = const REQUEST_HALT,
+    run_device = const REQUEST_RUN_DEVICE,
 );

@@ -150,6 +150,7 @@ fn meet_the_end(info: &BootInfo, options: &Options) {
         "reset" => host::reset(),
         "reset-keyboard" => host::reset_by_keyboard(),
         "triple-fault" => cpu::triple_fault(),
+        "internal-error" => cpu::run_device(),
         "page-fault" => touch_nothing(),
         "crashloaded" => host::pvpanic(host::CRASHLOADED),
         "pvpanic-only" => host::pvpanic(host::PANICKED),

@@ -217,7 +217,7 @@ mod tests {
         other[E_MACHINE] = 183;
         assert!(refused(&other).contains("another processor"));
         assert!(refused(&image(0x8000)).contains("segment at 0x8000"));
-        assert!(refused(&image(0x20_0000)[..70]).contains("cut off") || !refused(&image(0x20_0000)[..70]).is_empty());
+        assert!(refused(&image(0x20_0000)[..50]).contains("cut off"));
         let text = refused(&image(9 << 20));
         assert!(text.contains("8 MiB of guest memory"), "{text}");
     }

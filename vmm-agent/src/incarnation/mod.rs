@@ -6,6 +6,7 @@
 //!                    │       thaw, resume         ▲
 //!                    └── a vCPU reported ─────────┘  (that vCPU waits, the others run on until the freeze)
 //! ```
+mod console;
 mod control;
 mod machine;
 mod vcpu_thread;
@@ -29,6 +30,7 @@ use crate::freeze::{FreezeError, FrozenState};
 use crate::kvm::{Clock, KvmError, System, Vm};
 use crate::limits::VCPUS_MAX;
 use crate::memory::{self, GuestMemory, MemoryError};
+use console::Drain;
 use control::{Control, Orders};
 use machine::Machine;
 use vcpu_thread::VcpuThread;
@@ -110,6 +112,7 @@ pub struct Incarnation {
     vm: Vm,
     threads: Vec<JoinHandle<()>>,
     clock_at_freeze: Mutex<Option<Clock>>,
+    drain: Drain,
 }
 
 impl Incarnation {
@@ -133,7 +136,9 @@ impl Incarnation {
         let resource = |what| move |source| BootError::Resource { what, source };
         let serial_irq = machine::irq_event().map_err(resource("event"))?;
         vm.connect_irq(&serial_irq, SERIAL_IRQ)?;
-        let machine = Arc::new(Machine::new(memory, config.console, config.panic_console, serial_irq)?);
+        let (console, drain) = console::queued(config.console).map_err(resource("thread"))?;
+        let machine = Machine::new(memory, Box::new(console), config.panic_console, serial_irq)?;
+        let machine = Arc::new(machine);
         let control = Arc::new(Control::new(config.vcpus));
 
         let mut vcpus = Vec::new();
@@ -148,6 +153,7 @@ impl Incarnation {
             vm,
             threads: Vec::new(),
             clock_at_freeze: Mutex::new(None),
+            drain,
         };
         let thread = VcpuThread {
             control: Arc::clone(&incarnation.control),
@@ -260,7 +266,11 @@ impl Incarnation {
     #[must_use]
     pub fn text_mapping(&self) -> Option<TextMapping> {
         let low = self.machine.memory.ranges().first()?;
-        Some(TextMapping { va: low.gpa, gpa: low.gpa, len_bytes: low.len_bytes })
+        Some(TextMapping {
+            va: low.gpa,
+            gpa: low.gpa,
+            len_bytes: low.len_bytes,
+        })
     }
 
     /// The last serial output.
@@ -285,6 +295,7 @@ impl Incarnation {
                 tracing::error!("a vCPU thread panicked");
             }
         }
+        self.drain.wait();
     }
 }
 
