@@ -58,7 +58,9 @@ impl Dumps {
 
     /// The dump `id` ended.
     pub(super) fn end(&mut self, id: &str, outcome: &DumpOutcome) {
-        let Some(record) = self.records.iter_mut().rev().find(|record| record.id == id) else { return };
+        let Some(record) = self.records.iter_mut().rev().find(|record| record.id == id) else {
+            return;
+        };
         let (state, spool_path) = match outcome {
             DumpOutcome::Received { .. } => (DumpState::Done, None),
             DumpOutcome::Spooled { path, .. } => (DumpState::Done, Some(path.display().to_string())),
@@ -66,22 +68,38 @@ impl Dumps {
             DumpOutcome::Cancelled => (DumpState::Cancelled, None),
         };
         let error = (!outcome.is_safe()).then(|| outcome.to_string());
-        record.ended = Some(Ended { state, at: Instant::now(), spool_path, error });
+        record.ended = Some(Ended {
+            state,
+            at: Instant::now(),
+            spool_path,
+            error,
+        });
     }
 
     /// The dump `id`.
     pub(super) fn get(&self, id: &str) -> Option<Dump> {
-        self.records.iter().rev().find(|record| record.id == id).map(Record::show)
+        self.records
+            .iter()
+            .rev()
+            .find(|record| record.id == id)
+            .map(Record::show)
     }
 
     /// The dump that was asked for with this key.
     pub(super) fn with_key(&self, key: &str) -> Option<Dump> {
-        self.records.iter().rev().find(|record| record.idempotency_key.as_deref() == Some(key)).map(Record::show)
+        self.records
+            .iter()
+            .rev()
+            .find(|record| record.idempotency_key.as_deref() == Some(key))
+            .map(Record::show)
     }
 
     /// The dump that runs.
     pub(super) fn running(&self) -> Option<Dump> {
-        self.records.back().filter(|record| record.ended.is_none()).map(Record::show)
+        self.records
+            .back()
+            .filter(|record| record.ended.is_none())
+            .map(Record::show)
     }
 
     /// Id of the newest dump.
@@ -91,7 +109,11 @@ impl Dumps {
 
     /// Asks the dump `id` to end. Returns whether it was running.
     pub(super) fn cancel(&self, id: &str) -> bool {
-        let running = self.records.iter().rev().find(|record| record.id == id && record.ended.is_none());
+        let running = self
+            .records
+            .iter()
+            .rev()
+            .find(|record| record.id == id && record.ended.is_none());
         if let Some(record) = running {
             record.progress.cancel();
         }
@@ -110,13 +132,21 @@ impl Record {
             id: self.id.clone(),
             vm: self.vm.clone(),
             state,
-            phase: if state.is_final() { DumpPhase::Ended } else { phase_of(now.phase) },
+            phase: if state.is_final() {
+                DumpPhase::Ended
+            } else {
+                phase_of(now.phase)
+            },
             bytes_total: now.bytes_total,
             bytes_sent: now.bytes_sent,
             bytes_acked: now.bytes_acked,
             retransmits: now.retransmits,
             rate_bps: per_second(now.bytes_acked, elapsed_ms),
-            eta_s: if state.is_final() { None } else { eta_s(&now, elapsed_ms) },
+            eta_s: if state.is_final() {
+                None
+            } else {
+                eta_s(&now, elapsed_ms)
+            },
             started_at: self.started_at.clone(),
             core_id: None,
             spool_path: self.ended.as_ref().and_then(|ended| ended.spool_path.clone()),
@@ -165,7 +195,13 @@ mod tests {
         assert_eq!(dumps.with_key("k").unwrap().id, "a");
         assert!(dumps.with_key("other").is_none());
         let path = "/spool/web-a.vmcore".into();
-        dumps.end("a", &DumpOutcome::Spooled { path, failures: Vec::new() });
+        dumps.end(
+            "a",
+            &DumpOutcome::Spooled {
+                path,
+                failures: Vec::new(),
+            },
+        );
         let ended = dumps.get("a").unwrap();
         assert_eq!((ended.state, ended.phase), (DumpState::Done, DumpPhase::Ended));
         assert_eq!(ended.spool_path.as_deref(), Some("/spool/web-a.vmcore"));

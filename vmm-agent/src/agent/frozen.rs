@@ -26,7 +26,11 @@ impl FrozenGuest {
     /// Takes hold of a frozen guest.
     pub(super) fn new(memory: Arc<GuestMemory>, state: &FrozenState, record: Option<&PanicRecord>) -> Self {
         let vmcoreinfo = record.and_then(|record| vmcoreinfo_of(&memory, record));
-        Self { memory, cpus: state.cpus.clone(), vmcoreinfo }
+        Self {
+            memory,
+            cpus: state.cpus.clone(),
+            vmcoreinfo,
+        }
     }
 }
 
@@ -34,7 +38,10 @@ impl FrozenGuest {
 fn vmcoreinfo_of(memory: &GuestMemory, record: &PanicRecord) -> Option<Vec<u8>> {
     let range = record.vmcoreinfo?;
     if range.len_bytes > VMCOREINFO_LEN_MAX {
-        tracing::warn!("the guest's VMCOREINFO of {} bytes is left out: too long", range.len_bytes);
+        tracing::warn!(
+            "the guest's VMCOREINFO of {} bytes is left out: too long",
+            range.len_bytes
+        );
         return None;
     }
     let mut text = vec![0; usize::try_from(range.len_bytes).ok()?];
@@ -51,11 +58,15 @@ impl DumpSource for FrozenGuest {
     }
 
     fn data_extents(&self, range: MemoryRange) -> Result<Vec<MemoryRange>, SourceError> {
-        self.memory.data_extents(range).map_err(|error| source_error(range.gpa, range.len_bytes, &error))
+        self.memory
+            .data_extents(range)
+            .map_err(|error| source_error(range.gpa, range.len_bytes, &error))
     }
 
     fn read_at(&self, gpa: u64, buf: &mut [u8]) -> Result<(), SourceError> {
-        self.memory.read_at(gpa, buf).map_err(|error| source_error(gpa, buf.len() as u64, &error))
+        self.memory
+            .read_at(gpa, buf)
+            .map_err(|error| source_error(gpa, buf.len() as u64, &error))
     }
 
     fn cpu_states(&self) -> &[CpuState] {
@@ -68,7 +79,11 @@ impl DumpSource for FrozenGuest {
 }
 
 fn source_error(gpa: u64, len_bytes: u64, error: &MemoryError) -> SourceError {
-    SourceError { gpa, len_bytes, why: error.to_string() }
+    SourceError {
+        gpa,
+        len_bytes,
+        why: error.to_string(),
+    }
 }
 
 /// What is known about the crash, for the core.
@@ -89,7 +104,9 @@ pub(super) fn note(
         panic: panic_text(trigger, record),
         os: record.and_then(|record| said(&record.os_name.to_string())),
         release: record.and_then(|record| said(&record.release.to_string())),
-        crashed_cpu: record.and_then(|record| record.crashed_cpu).or_else(|| state.reporting_vcpu()),
+        crashed_cpu: record
+            .and_then(|record| record.crashed_cpu)
+            .or_else(|| state.reporting_vcpu()),
         triggered_at: Some(triggered_at.to_owned()),
         frozen_at: Some(jiff::Timestamp::now().to_string()),
         vcpus: state.stops.clone(),
@@ -104,7 +121,9 @@ fn panic_text(trigger: &Trigger, record: Option<&PanicRecord>) -> Option<String>
     if !trigger.is_crash() {
         return None;
     }
-    let own_words = record.map(|record| record.message.to_string()).filter(|message| !message.is_empty());
+    let own_words = record
+        .map(|record| record.message.to_string())
+        .filter(|message| !message.is_empty());
     Some(own_words.unwrap_or_else(|| match trigger {
         Trigger::PanicConsole { line } => line.clone(),
         other => other.to_string(),

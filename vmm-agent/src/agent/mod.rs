@@ -85,7 +85,10 @@ pub struct AgentConfig {
 
 impl fmt::Debug for AgentConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentConfig").field("name", &self.name).field("on_crash", &self.on_crash).finish_non_exhaustive()
+        f.debug_struct("AgentConfig")
+            .field("name", &self.name)
+            .field("on_crash", &self.on_crash)
+            .finish_non_exhaustive()
     }
 }
 
@@ -199,7 +202,10 @@ impl Agent {
             .name("agent".to_owned())
             .spawn(move || supervisor.run())
             .map_err(|source| BootError::Resource { what: "thread", source })?;
-        Ok(Self { handle: AgentHandle { inputs, shared }, thread })
+        Ok(Self {
+            handle: AgentHandle { inputs, shared },
+            thread,
+        })
     }
 
     /// A way to reach it.

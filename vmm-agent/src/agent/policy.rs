@@ -40,7 +40,10 @@ pub struct RestartLimit {
 
 impl RestartLimit {
     /// Three an hour: enough to ride out a bad moment, few enough that a loop is seen by a person.
-    pub const DEFAULT: Self = Self { restarts: 3, window: Duration::from_secs(3600) };
+    pub const DEFAULT: Self = Self {
+        restarts: 3,
+        window: Duration::from_secs(3600),
+    };
 }
 
 /// The policy of one virtual machine over all its incarnations.
@@ -65,7 +68,11 @@ impl Policy {
     /// A policy with no restart on its account yet.
     #[must_use]
     pub fn new(on_crash: OnCrash, limit: RestartLimit) -> Self {
-        Self { on_crash, limit, recent: VecDeque::new() }
+        Self {
+            on_crash,
+            limit,
+            recent: VecDeque::new(),
+        }
     }
 
     /// Whether a crash is dumped at all.
@@ -80,11 +87,18 @@ impl Policy {
         if action != CrashAction::Restart {
             return Verdict { action, braked: false };
         }
-        while self.recent.front().is_some_and(|&at| now.saturating_duration_since(at) >= self.limit.window) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|&at| now.saturating_duration_since(at) >= self.limit.window)
+        {
             self.recent.pop_front();
         }
         if self.recent.len() >= self.limit.restarts {
-            return Verdict { action: CrashAction::Preserve, braked: true };
+            return Verdict {
+                action: CrashAction::Preserve,
+                braked: true,
+            };
         }
         self.recent.push_back(now);
         Verdict { action, braked: false }
@@ -95,9 +109,7 @@ impl Policy {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ParsePolicyError {
     /// Not one of the six names.
-    #[error(
-        "`{0}` is no crash policy: use dump-preserve, dump-restart, dump-destroy, preserve, restart or destroy"
-    )]
+    #[error("`{0}` is no crash policy: use dump-preserve, dump-restart, dump-destroy, preserve, restart or destroy")]
     OnCrash(String),
     /// Not of the form `N/TIME`.
     #[error("`{0}` is no restart limit: write how many restarts in how long, as in 3/1h, 5/30m or 1/90s")]
@@ -149,8 +161,14 @@ impl FromStr for RestartLimit {
             _ => return Err(wrong()),
         };
         let count: u64 = digits.parse().map_err(|_| wrong())?;
-        let window_s = count.checked_mul(unit_s).filter(|&seconds| seconds > 0).ok_or_else(wrong)?;
-        Ok(Self { restarts, window: Duration::from_secs(window_s) })
+        let window_s = count
+            .checked_mul(unit_s)
+            .filter(|&seconds| seconds > 0)
+            .ok_or_else(wrong)?;
+        Ok(Self {
+            restarts,
+            window: Duration::from_secs(window_s),
+        })
     }
 }
 
@@ -160,18 +178,45 @@ mod tests {
 
     #[test]
     fn every_policy_name_survives_a_round_trip() {
-        for name in ["dump-preserve", "dump-restart", "dump-destroy", "preserve", "restart", "destroy"] {
+        for name in [
+            "dump-preserve",
+            "dump-restart",
+            "dump-destroy",
+            "preserve",
+            "restart",
+            "destroy",
+        ] {
             assert_eq!(name.parse::<OnCrash>().unwrap().to_string(), name);
         }
         let refused = "dump".parse::<OnCrash>().unwrap_err().to_string();
-        assert!(refused.contains("`dump`") && refused.contains("dump-restart"), "{refused}");
+        assert!(
+            refused.contains("`dump`") && refused.contains("dump-restart"),
+            "{refused}"
+        );
     }
 
     #[test]
     fn restart_limits_are_counts_in_a_time() {
         let limit: RestartLimit = "5/30m".parse().unwrap();
-        assert_eq!(limit, RestartLimit { restarts: 5, window: Duration::from_secs(1800) });
-        for wrong in ["", "3", "3/", "/1h", "x/1h", "3/1y", "3/0s", "3/99999999999999999999h", "3/hh", "3/1é"] {
+        assert_eq!(
+            limit,
+            RestartLimit {
+                restarts: 5,
+                window: Duration::from_secs(1800)
+            }
+        );
+        for wrong in [
+            "",
+            "3",
+            "3/",
+            "/1h",
+            "x/1h",
+            "3/1y",
+            "3/0s",
+            "3/99999999999999999999h",
+            "3/hh",
+            "3/1é",
+        ] {
             assert!(wrong.parse::<RestartLimit>().is_err(), "{wrong} was taken");
         }
     }
@@ -185,7 +230,10 @@ mod tests {
         assert_eq!(policy.after_crash(start + minute).action, CrashAction::Restart);
         assert_eq!(
             policy.after_crash(start + 2 * minute),
-            Verdict { action: CrashAction::Preserve, braked: true }
+            Verdict {
+                action: CrashAction::Preserve,
+                braked: true
+            }
         );
         assert_eq!(policy.after_crash(start + 61 * minute).action, CrashAction::Restart);
     }

@@ -15,7 +15,10 @@ impl AgentHandle {
         if name == self.shared.config.name {
             return Ok(());
         }
-        Err(ServiceError::NotFound { what: "machine", name: name.to_owned() })
+        Err(ServiceError::NotFound {
+            what: "machine",
+            name: name.to_owned(),
+        })
     }
 
     /// Gives the supervisor something to do and waits for its answer.
@@ -72,7 +75,11 @@ impl VmService for AgentHandle {
     }
 
     fn dump(&self, name: &str, request: DumpRequest, idempotency_key: Option<String>) -> Result<Dump, ServiceError> {
-        self.ask(name, |reply| Input::Dump { request, idempotency_key, reply })
+        self.ask(name, |reply| Input::Dump {
+            request,
+            idempotency_key,
+            reply,
+        })
     }
 
     fn dump_status(&self, id: &str) -> Result<Dump, ServiceError> {
@@ -83,7 +90,11 @@ impl VmService for AgentHandle {
         let view = self.shared.view();
         let cancelled = view.dumps.cancel(id);
         let dump = view.dumps.get(id).ok_or_else(|| no_dump(id))?;
-        if cancelled { Ok(dump) } else { Err(ServiceError::WrongState(format!("dump {id} is over"))) }
+        if cancelled {
+            Ok(dump)
+        } else {
+            Err(ServiceError::WrongState(format!("dump {id} is over")))
+        }
     }
 
     fn nmi(&self, name: &str) -> Result<(), ServiceError> {
@@ -106,5 +117,8 @@ impl VmService for AgentHandle {
 }
 
 fn no_dump(id: &str) -> ServiceError {
-    ServiceError::NotFound { what: "dump", name: id.to_owned() }
+    ServiceError::NotFound {
+        what: "dump",
+        name: id.to_owned(),
+    }
 }

@@ -29,7 +29,11 @@ pub(super) enum Input {
     /// The dump that ran has ended.
     DumpEnded(DumpOutcome),
     /// A caller wants a dump.
-    Dump { request: DumpRequest, idempotency_key: Option<String>, reply: Reply<Dump> },
+    Dump {
+        request: DumpRequest,
+        idempotency_key: Option<String>,
+        reply: Reply<Dump>,
+    },
     /// A caller wants something done to the guest.
     Act { action: Action, reply: Reply<()> },
     /// The machine shall end.
@@ -106,7 +110,10 @@ impl Supervisor {
             dumps: Dumps::default(),
             memory: incarnation.memory(),
         };
-        let shared = Arc::new(Shared { config, view: Mutex::new(view) });
+        let shared = Arc::new(Shared {
+            config,
+            view: Mutex::new(view),
+        });
         let supervisor = Self {
             shared: Arc::clone(&shared),
             inputs,
@@ -141,7 +148,7 @@ impl Supervisor {
     fn step(&mut self) -> Option<RunEnd> {
         let Some(input) = self.next_input() else {
             return match self.detector.handle_timeout(self.booted.elapsed()) {
-                Some(Decision::Dump(trigger)) => self.crash(trigger),
+                Some(Decision::Dump(trigger)) => self.crash(&trigger),
                 Some(Decision::Record) | None => None,
             };
         };
@@ -151,7 +158,11 @@ impl Supervisor {
             Input::Guest(..) => None,
             Input::DumpEnded(outcome) => self.end_dump(outcome),
             Input::Stop => self.stop(),
-            Input::Dump { request, idempotency_key, reply } => {
+            Input::Dump {
+                request,
+                idempotency_key,
+                reply,
+            } => {
                 answer(&reply, self.dump_on_request(request, idempotency_key));
                 None
             }
@@ -166,7 +177,10 @@ impl Supervisor {
     fn next_input(&self) -> Option<Input> {
         // The supervisor holds a sender itself, so the channel never closes.
         match self.detector.poll_timeout() {
-            Some(at) => self.received.recv_timeout(at.saturating_sub(self.booted.elapsed())).ok(),
+            Some(at) => self
+                .received
+                .recv_timeout(at.saturating_sub(self.booted.elapsed()))
+                .ok(),
             None => self.received.recv().ok(),
         }
     }
@@ -174,9 +188,9 @@ impl Supervisor {
     fn hear_guest(&mut self, event: VmEvent) -> Option<RunEnd> {
         let happened = match event {
             VmEvent::Trigger(trigger) => self.detector.handle(self.booted.elapsed(), trigger),
-            VmEvent::VcpuFailed { vcpu, what } => {
-                self.detector.handle(self.booted.elapsed(), Trigger::VcpuFailed { vcpu, what })
-            }
+            VmEvent::VcpuFailed { vcpu, what } => self
+                .detector
+                .handle(self.booted.elapsed(), Trigger::VcpuFailed { vcpu, what }),
             VmEvent::PoweredOff => return self.unless_dumping(Pending::PoweredOff),
             VmEvent::Reset => return self.unless_dumping(Pending::Reset),
         };
@@ -193,7 +207,7 @@ impl Supervisor {
             return None;
         }
         match pending {
-            Pending::Crash(trigger) => self.crash(trigger),
+            Pending::Crash(trigger) => self.crash(&trigger),
             Pending::PoweredOff => Some(RunEnd::PoweredOff),
             Pending::Reset => {
                 self.tell(&AgentEvent::Reset);
@@ -203,11 +217,11 @@ impl Supervisor {
     }
 
     /// The guest crashed.
-    fn crash(&mut self, trigger: Trigger) -> Option<RunEnd> {
+    fn crash(&mut self, trigger: &Trigger) -> Option<RunEnd> {
         self.shared.view().crashes += 1;
         self.tell(&AgentEvent::Triggered(trigger.clone()));
         let started = if self.policy.dumps() {
-            self.start_dump(&trigger, None)
+            self.start_dump(trigger, None)
         } else {
             self.incarnation.freeze().map(drop).map_err(StartError::from)
         };
@@ -245,7 +259,9 @@ impl Supervisor {
         let next = match boot_incarnation(&self.shared.config, number, &self.inputs) {
             Ok(next) => next,
             Err(error) => {
-                self.tell(&AgentEvent::Trouble(format!("incarnation {number} does not boot: {error}")));
+                self.tell(&AgentEvent::Trouble(format!(
+                    "incarnation {number} does not boot: {error}"
+                )));
                 return Some(RunEnd::BootFailed);
             }
         };
@@ -267,12 +283,23 @@ impl Supervisor {
     fn start_dump(&mut self, trigger: &Trigger, idempotency_key: Option<String>) -> Result<(), StartError> {
         let triggered_at = now_text();
         let state = self.incarnation.freeze()?;
-        self.tell(&AgentEvent::Frozen { took: state.took, vcpus: state.cpus.len() });
+        self.tell(&AgentEvent::Frozen {
+            took: state.took,
+            vcpus: state.cpus.len(),
+        });
         // The record of an earlier incarnation is gone with its memory; one that is there is this guest's.
         let record = self.incarnation.panic_record().filter(|_| trigger.is_crash());
         let id = uuid::Uuid::now_v7().to_string();
         let name = &self.shared.config.name;
-        let note = frozen::note(name, &id, trigger, &triggered_at, &self.incarnation, &state, record.as_ref());
+        let note = frozen::note(
+            name,
+            &id,
+            trigger,
+            &triggered_at,
+            &self.incarnation,
+            &state,
+            record.as_ref(),
+        );
         let guest = FrozenGuest::new(self.incarnation.memory(), &state, record.as_ref());
         let progress = Arc::new(Progress::new());
         let thread = DumpThread {
@@ -280,21 +307,34 @@ impl Supervisor {
             progress: Arc::clone(&progress),
             inputs: self.inputs.clone(),
         };
-        std::thread::Builder::new().name("dump".to_owned()).spawn(move || thread.run(&guest, &note))?;
+        std::thread::Builder::new()
+            .name("dump".to_owned())
+            .spawn(move || thread.run(&guest, &note))?;
         let mut view = self.shared.view();
         view.dumps.begin(&id, name, idempotency_key, Arc::clone(&progress));
         view.state = VmState::Dumping;
         drop(view);
         self.tell(&AgentEvent::DumpStarted { id: id.clone() });
-        self.in_flight = Some(InFlight { id, crashed: trigger.is_crash(), progress });
+        self.in_flight = Some(InFlight {
+            id,
+            crashed: trigger.is_crash(),
+            progress,
+        });
         Ok(())
     }
 
     fn end_dump(&mut self, outcome: DumpOutcome) -> Option<RunEnd> {
         let dump = self.in_flight.take()?;
-        let fate = if outcome.is_safe() { CoreFate::Safe } else { CoreFate::Lost };
+        let fate = if outcome.is_safe() {
+            CoreFate::Safe
+        } else {
+            CoreFate::Lost
+        };
         self.shared.view().dumps.end(&dump.id, &outcome);
-        self.tell(&AgentEvent::DumpEnded { id: dump.id, outcome: Arc::new(outcome) });
+        self.tell(&AgentEvent::DumpEnded {
+            id: dump.id,
+            outcome: Arc::new(outcome),
+        });
         if dump.crashed {
             return self.after_crash(fate);
         }
@@ -330,21 +370,30 @@ impl Supervisor {
         }
         drop(view);
         let reason = request.reason.unwrap_or_else(|| "no reason given".to_owned());
-        self.start_dump(&Trigger::ApiRequest { reason }, key).map_err(|error| ServiceError::Internal(error.to_string()))?;
+        self.start_dump(&Trigger::ApiRequest { reason }, key)
+            .map_err(|error| ServiceError::Internal(error.to_string()))?;
         let gone = || ServiceError::Internal("the dump is gone".to_owned());
         self.shared.view().dumps.running().ok_or_else(gone)
     }
 
     fn act(&mut self, action: Action) -> Result<(), ServiceError> {
         if self.kept.is_some() {
-            return Err(ServiceError::WrongState("the guest crashed and is preserved as it is".to_owned()));
+            return Err(ServiceError::WrongState(
+                "the guest crashed and is preserved as it is".to_owned(),
+            ));
         }
         if let Some(dump) = &self.in_flight {
-            return Err(ServiceError::WrongState(format!("the guest is frozen while dump {} runs", dump.id)));
+            return Err(ServiceError::WrongState(format!(
+                "the guest is frozen while dump {} runs",
+                dump.id
+            )));
         }
         match action {
             Action::Nmi => self.incarnation.nmi(),
-            Action::Pause => self.incarnation.pause().map_err(|error| ServiceError::Internal(error.to_string()))?,
+            Action::Pause => self
+                .incarnation
+                .pause()
+                .map_err(|error| ServiceError::Internal(error.to_string()))?,
             Action::Resume => self.incarnation.resume(),
         }
         self.shared.view().state = self.state_of_the_living();
@@ -352,7 +401,11 @@ impl Supervisor {
     }
 
     fn state_of_the_living(&self) -> VmState {
-        if self.incarnation.is_paused() { VmState::Paused } else { VmState::Running }
+        if self.incarnation.is_paused() {
+            VmState::Paused
+        } else {
+            VmState::Running
+        }
     }
 
     /// Ends the machine, a dump that runs first. Told again, the dump is cancelled.
@@ -411,7 +464,13 @@ fn boot_incarnation(config: &AgentConfig, number: u64, inputs: &Sender<Input>) -
     let incarnation = Incarnation::boot(guest, events)?;
     let inputs = inputs.clone();
     // Ends when the incarnation, and with it the last sender, is gone.
-    let forward = move || heard.into_iter().try_for_each(|event| inputs.send(Input::Guest(number, event)));
+    let forward = move || {
+        for event in heard {
+            if inputs.send(Input::Guest(number, event)).is_err() {
+                break;
+            }
+        }
+    };
     std::thread::Builder::new()
         .name("guest-events".to_owned())
         .spawn(forward)
