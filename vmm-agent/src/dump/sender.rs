@@ -160,17 +160,20 @@ pub(super) fn send(
         },
         Instant::ZERO,
     )?;
+    let config = ClientConfig {
+        answer_within: watch.patience.answer,
+        give_up_after: watch.patience.silence,
+        finished_within: watch.patience.confirmation,
+        ..ClientConfig::stock(mtu)
+    };
+    let window_packets = usize::try_from(config.window_packets).unwrap_or(1);
     let mut conversation = Conversation {
         port,
         target,
         watch,
         epoch,
-        config: ClientConfig {
-            answer_within: watch.patience.answer,
-            give_up_after: watch.patience.silence,
-            finished_within: watch.patience.confirmation,
-            ..ClientConfig::stock(mtu)
-        },
+        refill_at: config.window_bytes.min(window_packets * config.payload_len_max) / 2,
+        config,
         station,
         client: None,
         feed: Feed {
@@ -197,6 +200,8 @@ struct Conversation<'a, 'c> {
     /// Made when the next hop is known, so that the receiver's time to answer begins then.
     client: Option<Client<Box<[u8]>>>,
     feed: Feed<'c>,
+    /// Bytes of room from which on the client is fed again: half a window.
+    refill_at: usize,
     /// The receiver has answered, from the port that the client knows now.
     connected: bool,
     frame: Box<[u8]>,
@@ -267,13 +272,12 @@ impl Conversation<'_, '_> {
             self.resolve()?;
             self.transmit()?;
             self.port.flush();
-            let received = self.receive()?;
+            // Always waited for, never tried in vain: with frames there already it returns at once.
+            self.port.wait(self.time_to_wait())?;
+            self.receive()?;
             self.report();
             if let Some(stats) = self.take_events()? {
                 return Ok(stats);
-            }
-            if received == 0 {
-                self.port.wait(self.time_to_wait())?;
             }
         }
     }
@@ -304,7 +308,11 @@ impl Conversation<'_, '_> {
         let now = self.now();
         let Some(client) = &mut self.client else { return Ok(()) };
         client.handle_timeout(now);
-        self.feed.fill(client, self.config.payload_len_max)?;
+        // Acknowledgements come one by one; what they make room for leaves in trains, each for one system call. Half a
+        // window is on its way meanwhile, so the receiver never waits.
+        if client.capacity() >= self.refill_at {
+            self.feed.fill(client, self.config.payload_len_max)?;
+        }
         while let Some(transmit) = client.poll_transmit(now, &mut self.payload) {
             let to_port = if self.connected {
                 transmit.port
@@ -318,16 +326,17 @@ impl Conversation<'_, '_> {
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<usize, SendError> {
+    fn receive(&mut self) -> Result<(), SendError> {
         let now = self.now();
         let Self {
             port, station, client, ..
         } = self;
-        Ok(port.receive(&mut |frame| {
+        port.receive(&mut |frame| {
             if let (Some(udp), Some(client)) = (station.handle_frame(now, frame), client.as_mut()) {
                 client.handle_datagram(now, udp.source_port, udp.payload);
             }
-        })?)
+        })?;
+        Ok(())
     }
 
     fn report(&self) {

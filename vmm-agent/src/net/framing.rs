@@ -33,6 +33,15 @@ impl Deframer {
         self.pending.extend_from_slice(bytes);
     }
 
+    /// Whether [`Deframer::next_frame`] has something to say without more bytes.
+    pub fn has_frame(&self) -> bool {
+        let waiting = self.pending.get(self.start..).unwrap_or_default();
+        waiting.split_first_chunk::<LENGTH_LEN>().is_some_and(|(length, rest)| {
+            let len_bytes = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+            len_bytes > STREAM_FRAME_LEN_MAX || rest.len() >= len_bytes
+        })
+    }
+
     /// The next whole frame, if one is there.
     ///
     /// # Errors
@@ -119,6 +128,7 @@ mod tests {
                 while let Some(frame) = deframer.next_frame().unwrap() {
                     out.push(frame.to_vec());
                 }
+                prop_assert!(!deframer.has_frame());
             }
             prop_assert_eq!(out, frames);
         }

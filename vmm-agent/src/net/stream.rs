@@ -177,6 +177,9 @@ impl Wire for StreamWire {
 
     fn wait(&self, timeout: Duration) -> Result<(), WireError> {
         self.check_lost()?;
+        if self.deframer.has_frame() {
+            return Ok(());
+        }
         let mut events = PollFlags::POLLIN;
         if !self.backlog.unwritten().is_empty() {
             events |= PollFlags::POLLOUT;

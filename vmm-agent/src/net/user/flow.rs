@@ -1,5 +1,6 @@
 //! One UDP flow of the client: a host socket that stands for the client's address and port.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -32,6 +33,8 @@ pub(super) struct Flow {
     socket: UdpSocket,
     /// The kernel takes trains (`UDP_SEGMENT`) on this route.
     gso: bool,
+    /// The kernel spoke of an error that waits in the error queue.
+    error_waits: Cell<bool>,
 }
 
 /// Room for one batch of datagrams.
@@ -70,6 +73,7 @@ impl Flow {
             local_ip,
             socket,
             gso: true,
+            error_waits: Cell::new(false),
         })
     }
 
@@ -119,6 +123,11 @@ impl Flow {
     }
 
     fn send_each(&self, to: SocketAddrV4, payloads: &[IoSlice<'_>]) -> Result<(), Errno> {
+        if let [one] = payloads {
+            return self
+                .retrying(|| self.socket.send_to(one, to).map_err(errno_of))
+                .map(drop);
+        }
         let to = Some(SockaddrIn::from(to));
         let mut sent = 0;
         while let Some(left) = payloads.get(sent..).filter(|left| !left.is_empty()) {
@@ -153,7 +162,8 @@ impl Flow {
                         Duration::from_millis(SEND_WAIT_MS.into()),
                     );
                 }
-                Err(Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {}
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => self.error_waits.set(true),
                 other => return other,
             }
             result = send();
@@ -203,14 +213,16 @@ impl Flow {
             }
         }
         match outcome {
-            // An error that waits makes the socket readable for ever, so it is fetched whenever there was no datagram.
-            Err(_) => self.take_reported_error().map_or(Ok(()), Err),
             Ok(()) => Ok(()),
+            Err(Errno::EAGAIN) if !self.error_waits.get() => Ok(()),
+            // Until it is fetched, an error makes the socket readable.
+            Err(_) => self.take_reported_error().map_or(Ok(()), Err),
         }
     }
 
     /// Empties the socket's error queue; the last error and the destination it is about.
     fn take_reported_error(&self) -> Option<Refusal> {
+        self.error_waits.set(false);
         let mut last = None;
         for _ in 0..RECEIVE_BATCH {
             let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in);
@@ -237,6 +249,10 @@ impl Flow {
         }
         last
     }
+}
+
+fn errno_of(error: io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 fn refusal_text(to: SocketAddrV4, errno: Errno) -> String {
