@@ -34,6 +34,21 @@ pub(crate) fn read(text: &str) -> Tally {
     tally
 }
 
+/// The output without what passing tests printed; only the skips among it matter, and they are told on their own.
+pub(crate) fn without_successes(text: &str) -> String {
+    let mut kept = String::new();
+    let mut in_successes = false;
+    for line in text.lines() {
+        in_successes =
+            line == "successes:" || in_successes && line != "failures:" && !line.starts_with("test result: ");
+        if !in_successes {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
 /// The number before a word in `ok. 12 passed; 0 failed; 3 ignored; …`.
 fn count(counts: &str, word: &str) -> u64 {
     let mut parts = counts.split([';', '.']).map(str::trim);
@@ -69,6 +84,16 @@ test result: FAILED. 4 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; 
                 failed: 2,
                 skips: vec!["no /dev/kvm here".into()]
             }
+        );
+    }
+
+    #[test]
+    fn what_passing_tests_printed_is_left_out() {
+        let text =
+            "running 2 tests\nsuccesses:\n---- a ----\nchatter\nfailures:\n---- b ----\nwhy\ntest result: FAILED.\n";
+        assert_eq!(
+            without_successes(text),
+            "running 2 tests\nfailures:\n---- b ----\nwhy\ntest result: FAILED.\n"
         );
     }
 

@@ -70,7 +70,7 @@ pub(crate) fn select(tiers: Vec<Tier>, wanted: &[String]) -> Result<Vec<Tier>> {
     Ok(selected)
 }
 
-/// Runs one tier. Its whole output is shown if something fails, else only one line.
+/// Runs one tier. What its failing tests printed is shown, else only one line.
 ///
 /// The same package selection as for the build is used throughout, so that cargo unifies the same features and builds
 /// nothing twice.
@@ -105,7 +105,7 @@ pub(crate) fn run(tier: &Tier, all: bool, filter: Option<&str>) -> Result<Tally>
     if !status.success() {
         // A test binary that could not be built, or died, has no result line of its own.
         tally.failed = tally.failed.max(1);
-        println!("{text}");
+        println!("{}", output::without_successes(&text));
     }
     println!(
         "{} {}: {} passed, {} failed",
