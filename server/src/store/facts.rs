@@ -87,10 +87,13 @@ impl Facts {
         note.or_else(linux).or_else(version)
     }
 
-    /// Panic text.
+    /// Panic text. An agent without one puts its trigger into the kernel dump header, which is no panic.
     pub(crate) fn panic(&self, header: Option<&KernelHeader>) -> Option<String> {
-        let note = self.note.as_ref().and_then(|note| note.panic.clone());
-        note.or_else(|| escape::some_line(&header?.0.panic_string))
+        let note = self.note.as_ref();
+        let in_header = || escape::some_line(&header?.0.panic_string);
+        let trigger = note.and_then(|note| note.trigger.as_ref());
+        note.and_then(|note| note.panic.clone())
+            .or_else(|| in_header().filter(|text| Some(text) != trigger))
     }
 }
 

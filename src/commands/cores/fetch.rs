@@ -1,0 +1,305 @@
+//! `cores fetch`: a core's vmcore into a file of one's own, holes kept.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use api::{Client, ClientError, CoreState, DigestedExtent};
+use serde_json::json;
+use server::{LocalCores, StoredVmcore};
+
+use super::source::{self, Source, failed, refused};
+use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
+use crate::output;
+
+/// Extents closer than this are asked for together: the bytes between them cost less than another request.
+const JOIN_BYTES: u64 = 256 * 1024;
+/// Most bytes asked for in one request, so that a broken connection costs little.
+const SPAN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes copied at a time.
+const COPY_BYTES: u64 = 1024 * 1024;
+
+/// Takes bytes at an offset of the file.
+type Sink<'a> = dyn FnMut(u64, &[u8]) -> io::Result<()> + 'a;
+
+/// Fetches a core.
+pub(super) fn run(source: &Source, id: &str, output_path: &Path, json: bool) -> Outcome {
+    let info = source.info(id)?;
+    let core = info.summary;
+    match core.state {
+        CoreState::Receiving => {
+            let sentence = format!(
+                "core {} is still being received; `cores info` shows how far it is",
+                core.id
+            );
+            return Err(Failure::new(Exit::Failed, sentence));
+        }
+        CoreState::Missing | CoreState::Pruned | CoreState::RecordOnly => {
+            let sentence = format!("core {} is {}: its vmcore is not there", core.id, core.state);
+            return Err(Failure::new(Exit::NothingMatched, sentence));
+        }
+        CoreState::Complete | CoreState::Incomplete | CoreState::Aborted | CoreState::Corrupt => {}
+    }
+    let target = Target::create(output_path)?;
+    let file = &target.file;
+    match source {
+        Source::Dir(cores) => copy(cores, &core.id, file)?,
+        Source::Api(client) => {
+            download(client, &core.id, &mut |offset, bytes| file.write_all_at(bytes, offset))?;
+        }
+    }
+    target.keep(core.file_len_bytes)?;
+    if core.state != CoreState::Complete {
+        let reason = info.reason.unwrap_or_default();
+        output::say(&format!(
+            "warning: the core is {}: {reason}; what is lost reads as zeros",
+            core.state
+        ));
+    }
+    let (shown, len) = (output_path.display(), core.file_len_bytes);
+    if json {
+        output::json(&json!({
+            "schema_version": api::SCHEMA_VERSION, "id": core.id, "state": core.state, "file": shown.to_string(),
+            "file_len_bytes": len, "stored_bytes": core.stored_bytes, "holes": core.holes,
+        }))?;
+    } else {
+        output::line(&format!("{} fetched to {shown}: {}", core.id, output::bytes(len)))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// `FILE.part`, until it is whole. Dropped before that, it is removed: nothing is resumed from it.
+#[derive(Debug)]
+struct Target {
+    path: PathBuf,
+    part: PathBuf,
+    file: File,
+    kept: bool,
+}
+
+impl Target {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        if path.is_dir() {
+            let sentence = format!("{} is a directory; -o names a file", path.display());
+            return Err(Failure::new(Exit::Failed, sentence));
+        }
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let mut options = OpenOptions::new();
+        // A core holds secrets: it is not for everyone.
+        let opened = options.write(true).create(true).truncate(true).mode(0o640).open(&part);
+        let file = opened.with_context(|| format!("cannot write {}; -o chooses another file", part.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            part,
+            file,
+            kept: false,
+        })
+    }
+
+    /// Gives the file its length and its name.
+    fn keep(mut self, len_bytes: u64) -> Result<(), Failure> {
+        let done = self
+            .file
+            .set_len(len_bytes)
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| fs::rename(&self.part, &self.path));
+        self.kept = done.is_ok();
+        let what = || format!("cannot finish {}", self.path.display());
+        done.with_context(what).or_exit(Exit::Failed)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.part);
+        }
+    }
+}
+
+/// Copies the ranges that arrived.
+fn copy(cores: &LocalCores, id: &str, to: &File) -> Result<(), Failure> {
+    let StoredVmcore { path, received, .. } = cores.vmcore(id).map_err(|why| refused(&why))?;
+    let shown = path.display().to_string();
+    let from = File::open(&path).with_context(|| format!("cannot open {shown}"))?;
+    let bar = output::progress(received.iter().map(|(_, length)| length).sum());
+    let mut buffer = vec![0; usize::try_from(COPY_BYTES).unwrap_or(usize::MAX)];
+    for (offset, length) in received {
+        let mut at = offset;
+        let end = offset + length;
+        while at < end {
+            let want = usize::try_from((end - at).min(COPY_BYTES)).unwrap_or(usize::MAX);
+            let part = buffer.get_mut(..want).unwrap_or_default();
+            from.read_exact_at(part, at)
+                .with_context(|| format!("cannot read {want} bytes of {shown} at offset {at}"))?;
+            to.write_all_at(part, at)
+                .context("cannot write the copy; is the disk full?")?;
+            at += want as u64;
+            bar.inc(want as u64);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Downloads every extent of a core, holds it against its digest, and gives the bytes to `sink`. Gives their number.
+pub(super) fn download(client: &Client, id: &str, sink: &mut Sink<'_>) -> Result<u64, Failure> {
+    let path = source::vmcore_path(id);
+    let mut proven_bytes = 0;
+    let mut cursor: Option<String> = None;
+    loop {
+        let page = source::extents(client, id, cursor.as_deref())?;
+        for span in spans(&page.items) {
+            proven_bytes += download_span(client, &path, span, sink)?;
+        }
+        match page.next_cursor {
+            Some(next) => cursor = Some(next),
+            None => return Ok(proven_bytes),
+        }
+    }
+}
+
+/// Groups extents that are asked for together.
+fn spans(extents: &[DigestedExtent]) -> Vec<&[DigestedExtent]> {
+    let mut spans = Vec::new();
+    let mut rest = extents;
+    while let [first, ..] = rest {
+        let mut count = 1;
+        let mut end = first.offset + first.length;
+        while let Some(next) = rest.get(count) {
+            let next_end = next.offset + next.length;
+            if next.offset.saturating_sub(end) > JOIN_BYTES || next_end - first.offset > SPAN_BYTES_MAX {
+                break;
+            }
+            end = next_end;
+            count += 1;
+        }
+        let (span, others) = rest.split_at(count);
+        spans.push(span);
+        rest = others;
+    }
+    spans
+}
+
+/// Downloads one group of extents.
+fn download_span(client: &Client, path: &str, span: &[DigestedExtent], sink: &mut Sink<'_>) -> Result<u64, Failure> {
+    let (Some(first), Some(last)) = (span.first(), span.last()) else {
+        return Ok(0);
+    };
+    let range = format!("bytes={}-{}", first.offset, last.offset + last.length - 1);
+    let mut check = Check {
+        extents: span,
+        at: first.offset,
+        hasher: blake3::Hasher::new(),
+        proven_bytes: 0,
+        wrong: None,
+    };
+    let done = client.download(path, &[("range", &range)], &mut |bytes| check.take(bytes, sink));
+    if let Some(offset) = check.wrong {
+        let sentence = format!("the bytes at offset {offset} do not have the digest that the receiver stored for them");
+        return Err(Failure::new(Exit::NotWhole, sentence));
+    }
+    done.map_err(|why| match &why {
+        ClientError::Sink(_) => Failure::new(Exit::Failed, format!("{why}; is the disk full?")),
+        _ => failed(client, &why),
+    })?;
+    Ok(check.proven_bytes)
+}
+
+/// Splits a stream of bytes into extents and checks each.
+struct Check<'e> {
+    /// Extents that have not come wholly.
+    extents: &'e [DigestedExtent],
+    /// Offset of the next byte.
+    at: u64,
+    hasher: blake3::Hasher,
+    proven_bytes: u64,
+    /// Offset of the first extent with another digest.
+    wrong: Option<u64>,
+}
+
+impl Check<'_> {
+    /// Takes the next bytes of the stream.
+    fn take(&mut self, mut bytes: &[u8], sink: &mut Sink<'_>) -> io::Result<()> {
+        while let [extent, rest @ ..] = self.extents {
+            let end = extent.offset + extent.length;
+            // Bytes before the extent fill a hole: they are not part of the core.
+            let skip = usize::try_from(extent.offset.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            let skip = skip.min(bytes.len());
+            bytes = bytes.get(skip..).unwrap_or_default();
+            self.at += skip as u64;
+            let want = usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            let (part, others) = bytes.split_at(want.min(bytes.len()));
+            if part.is_empty() {
+                return Ok(());
+            }
+            sink(self.at, part)?;
+            self.hasher.update(part);
+            self.at += part.len() as u64;
+            bytes = others;
+            if self.at < end {
+                return Ok(());
+            }
+            let found = format!("blake3:{}", self.hasher.finalize().to_hex());
+            if found != extent.digest {
+                self.wrong.get_or_insert(extent.offset);
+                return Err(io::Error::other("the digest differs"));
+            }
+            self.proven_bytes += extent.length;
+            self.hasher.reset();
+            self.extents = rest;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(offset: u64, bytes: &[u8]) -> DigestedExtent {
+        DigestedExtent {
+            offset,
+            length: bytes.len() as u64,
+            digest: format!("blake3:{}", blake3::hash(bytes).to_hex()),
+        }
+    }
+
+    #[test]
+    fn near_extents_are_joined_and_far_ones_are_not() {
+        let extents = [extent(0, b"aa"), extent(100, b"bb"), extent(10 << 20, b"cc")];
+        let lens: Vec<usize> = spans(&extents).iter().map(|span| span.len()).collect();
+        assert_eq!(lens, [2, 1]);
+    }
+
+    #[test]
+    fn extents_are_cut_out_of_a_stream_in_pieces_of_any_size() {
+        let extents = [extent(10, b"abc"), extent(15, b"defg")];
+        let stream = b"abc__defg";
+        for piece in 1..=stream.len() {
+            let mut check = Check {
+                extents: &extents,
+                at: 10,
+                hasher: blake3::Hasher::new(),
+                proven_bytes: 0,
+                wrong: None,
+            };
+            let mut got = Vec::new();
+            for bytes in stream.chunks(piece) {
+                check
+                    .take(bytes, &mut |offset, bytes| {
+                        got.push((offset, bytes.to_vec()));
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+            assert_eq!(check.proven_bytes, 7, "pieces of {piece}");
+            let all: Vec<u8> = got.into_iter().flat_map(|(_, bytes)| bytes).collect();
+            assert_eq!(all, b"abcdefg");
+        }
+    }
+}

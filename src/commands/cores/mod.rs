@@ -1,0 +1,168 @@
+//! `cores`: what is stored, from a directory or from a receiver's API.
+
+mod fetch;
+mod print;
+mod source;
+mod verify;
+
+use std::path::PathBuf;
+
+use api::CoreState;
+use clap::Subcommand;
+
+use crate::cli_failure::{Exit, Outcome};
+use crate::output;
+use source::{Filter, Source};
+
+/// Arguments of `cores`.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = false,
+    after_help = "ID is a full id, the beginning of one, or `latest`. Without a subcommand, `cores` is `cores list`.\n\
+    --dir comes before --api, both before COREFERRY_DIR, and that before COREFERRY_API; without any of them the\n\
+    receiver at http://127.0.0.1:20080 is asked.\n\n\
+    Example: coreferry cores info latest --dir /var/crash"
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    from: From,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// Where the cores are, and how they are shown.
+#[derive(Debug, clap::Args)]
+struct From {
+    /// Read the cores of this directory, without a receiver [env: COREFERRY_DIR].
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "api")]
+    dir: Option<PathBuf>,
+    /// Ask the receiver's API here, http://HOST:PORT or unix:PATH [env: COREFERRY_API].
+    #[arg(long, global = true, value_name = "URL")]
+    api: Option<String>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// What to do with them.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List cores, newest first.
+    #[command(
+        after_help = "Exits with 3 when a filter matches nothing.\n\nExample: coreferry cores list --state incomplete --json"
+    )]
+    List(ListArgs),
+    /// Show what is known of a core.
+    #[command(after_help = "Example: coreferry cores info latest")]
+    Info(IdArgs),
+    /// Copy a core's vmcore to a file, holes kept.
+    #[command(after_help = "Writes FILE.part first and renames it when all bytes are proven.\n\n\
+        Example: coreferry cores fetch latest -o vmcore")]
+    Fetch(FetchArgs),
+    /// Prove a core's bytes by their digests.
+    #[command(
+        after_help = "Exits with 4 when the core is incomplete or a byte is wrong.\n\nExample: coreferry cores verify latest"
+    )]
+    Verify(IdArgs),
+}
+
+/// Arguments of `cores list`.
+#[derive(Debug, Default, clap::Args)]
+struct ListArgs {
+    /// Only cores of this guest.
+    #[arg(long, value_name = "NAME")]
+    guest: Option<String>,
+    /// Only cores in this state.
+    #[arg(long, value_name = "STATE", value_parser = parse_state)]
+    state: Option<CoreState>,
+    /// Only cores with this crash signature.
+    #[arg(long, value_name = "SIGNATURE")]
+    signature: Option<String>,
+    /// Only cores received at this time (RFC 3339) or later.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<String>,
+}
+
+/// The core to show or verify.
+#[derive(Debug, clap::Args)]
+struct IdArgs {
+    /// Full id, the beginning of one, or `latest`.
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+/// Arguments of `cores fetch`.
+#[derive(Debug, clap::Args)]
+struct FetchArgs {
+    /// Full id, the beginning of one, or `latest`.
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Where to write it.
+    #[arg(short, long, value_name = "FILE", default_value = "vmcore")]
+    output: PathBuf,
+}
+
+/// Runs one subcommand.
+pub(crate) fn run(args: Args) -> Outcome {
+    let json = args.from.json;
+    let source = Source::open(args.from.dir, args.from.api)?;
+    match args.verb {
+        None => list(&source, ListArgs::default(), json),
+        Some(Verb::List(args)) => list(&source, args, json),
+        Some(Verb::Info(args)) => info(&source, &args.id, json),
+        Some(Verb::Fetch(args)) => fetch::run(&source, &args.id, &args.output, json),
+        Some(Verb::Verify(args)) => verify::run(&source, &args.id, json),
+    }
+}
+
+/// `cores list`.
+fn list(source: &Source, args: ListArgs, json: bool) -> Outcome {
+    let filter = Filter {
+        guest: args.guest,
+        state: args.state,
+        signature: args.signature,
+        since: args.since,
+    };
+    let cores = source.list(&filter)?;
+    if json {
+        output::json(&cores)?;
+    } else if cores.is_empty() {
+        output::say(if filter.is_empty() {
+            "no cores"
+        } else {
+            "no core matches"
+        });
+    } else {
+        output::line(&print::list(&cores))?;
+    }
+    Ok(if cores.is_empty() && !filter.is_empty() {
+        Exit::NothingMatched
+    } else {
+        Exit::Ok
+    })
+}
+
+/// `cores info`.
+fn info(source: &Source, id: &str, json: bool) -> Outcome {
+    let info = source.info(id)?;
+    if json {
+        output::json(&info)?;
+    } else {
+        output::line(&print::info(&info))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Reads a state.
+fn parse_state(text: &str) -> Result<CoreState, String> {
+    let all = CoreState::ALL.map(CoreState::as_str).join(", ");
+    CoreState::parse(text).ok_or_else(|| format!("the states are {all}"))
+}
+
+/// Reads a time.
+fn parse_time(text: &str) -> Result<String, String> {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("write it as 2026-01-31T12:00:00Z".to_owned()),
+    }
+}

@@ -1,0 +1,222 @@
+//! Where cores come from: a directory, or a receiver's API.
+
+use std::path::{Path, PathBuf};
+
+use api::{
+    Client, ClientError, CoreInfo, CoreQuery, CoreService as _, CoreState, CoreSummary, Endpoint, ExtentPage, Page,
+    ServiceError,
+};
+use server::LocalCores;
+
+use crate::cli_failure::{Exit, Failure};
+use crate::output;
+
+/// Where the receiver's API is by default.
+const API_DEFAULT: &str = "http://127.0.0.1:20080";
+/// Cores asked for at a time; the API gives no more.
+const PAGE_ITEMS: usize = 500;
+
+/// Where cores come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A directory.
+    Dir(LocalCores),
+    /// An API.
+    Api(Client),
+}
+
+/// Which cores to list.
+#[derive(Debug, Default)]
+pub(super) struct Filter {
+    pub(super) guest: Option<String>,
+    pub(super) state: Option<CoreState>,
+    pub(super) signature: Option<String>,
+    pub(super) since: Option<String>,
+}
+
+impl Filter {
+    /// Whether everything is listed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.guest.is_none() && self.state.is_none() && self.signature.is_none() && self.since.is_none()
+    }
+}
+
+impl Source {
+    /// The source that options and environment name; options come first.
+    pub(super) fn open(dir: Option<PathBuf>, api: Option<String>) -> Result<Self, Failure> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(dir) = dir {
+            return Self::dir(&dir);
+        }
+        if let Some(url) = api {
+            return Self::api(&url);
+        }
+        if let Some(dir) = variable("COREFERRY_DIR") {
+            return Self::dir(Path::new(&dir));
+        }
+        match variable("COREFERRY_API") {
+            Some(url) => Self::api(&url.to_string_lossy()),
+            None => Self::api(API_DEFAULT),
+        }
+    }
+
+    /// A directory.
+    fn dir(dir: &Path) -> Result<Self, Failure> {
+        let cores = LocalCores::open(dir).map_err(|why| {
+            let sentence = format!("{why}; --dir names the directory that `coreferry serve` stores in");
+            Failure::new(Exit::Failed, sentence)
+        })?;
+        if !cores.is_store() {
+            output::say(&format!(
+                "note: no receiver has ever stored anything in {}",
+                dir.display()
+            ));
+        }
+        Ok(Self::Dir(cores))
+    }
+
+    /// An API.
+    fn api(url: &str) -> Result<Self, Failure> {
+        let endpoint = Endpoint::parse(url).map_err(|why| Failure::new(Exit::Usage, format!("--api {why}")))?;
+        Ok(Self::Api(Client::new(endpoint)))
+    }
+
+    /// The cores that match, newest first.
+    pub(super) fn list(&self, filter: &Filter) -> Result<Vec<CoreSummary>, Failure> {
+        let mut query = CoreQuery {
+            cursor: None,
+            limit: PAGE_ITEMS,
+            guest: filter.guest.clone(),
+            signature: filter.signature.clone(),
+            state: filter.state,
+            since: filter.since.clone(),
+        };
+        let mut all = Vec::new();
+        loop {
+            let page = match self {
+                Self::Dir(cores) => cores.list(&query).map_err(|why| refused(&why))?,
+                Self::Api(client) => {
+                    let page: Page<CoreSummary> = client.get(&list_path(&query)).map_err(|why| failed(client, &why))?;
+                    page
+                }
+            };
+            all.extend(page.items);
+            match page.next_cursor {
+                Some(cursor) => query.cursor = Some(cursor),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Everything about one core.
+    pub(super) fn info(&self, id: &str) -> Result<CoreInfo, Failure> {
+        match self {
+            Self::Dir(cores) => cores.info(id).map_err(|why| refused(&why)),
+            Self::Api(client) => {
+                let path = format!("/api/v1/cores/{}", encode(id));
+                client.get(&path).map_err(|why| failed(client, &why))
+            }
+        }
+    }
+}
+
+/// A run of a core's extents, from an API.
+pub(super) fn extents(client: &Client, id: &str, cursor: Option<&str>) -> Result<ExtentPage, Failure> {
+    let cursor = cursor
+        .map(|cursor| format!("?cursor={}", encode(cursor)))
+        .unwrap_or_default();
+    let path = format!("/api/v1/cores/{}/extents{cursor}", encode(id));
+    client.get(&path).map_err(|why| failed(client, &why))
+}
+
+/// Path of a core's vmcore in an API.
+pub(super) fn vmcore_path(id: &str) -> String {
+    format!("/api/v1/cores/{}/files/vmcore", encode(id))
+}
+
+/// The failure for a refusal of the local store.
+pub(super) fn refused(why: &ServiceError) -> Failure {
+    let exit = match why {
+        ServiceError::NotFound { .. } => Exit::NothingMatched,
+        ServiceError::BadRequest(_) => Exit::Usage,
+        ServiceError::Denied(_) => Exit::Denied,
+        ServiceError::Conflict { .. }
+        | ServiceError::WrongState(_)
+        | ServiceError::Unavailable(_)
+        | ServiceError::Internal(_) => Exit::Failed,
+    };
+    let hint = match why {
+        ServiceError::NotFound { what: "core", .. } => "; `coreferry cores list` shows the ids",
+        _ => "",
+    };
+    Failure::new(exit, format!("{why}{hint}"))
+}
+
+/// The failure for an error of the API's client.
+pub(super) fn failed(client: &Client, why: &ClientError) -> Failure {
+    match (why, why.status()) {
+        (ClientError::Unreachable { .. }, _) => {
+            let sentence = format!("{why}; is `coreferry serve` running there? --dir DIR reads a directory without it");
+            Failure::new(Exit::Unreachable, sentence)
+        }
+        (_, Some(404)) => {
+            let sentence = format!(
+                "{why}; `coreferry cores list --api {}` shows the ids",
+                client.endpoint()
+            );
+            Failure::new(Exit::NothingMatched, sentence)
+        }
+        (_, Some(400)) => Failure::new(Exit::Usage, why.to_string()),
+        (_, Some(401 | 403)) => Failure::new(Exit::Denied, why.to_string()),
+        _ => Failure::new(Exit::Failed, why.to_string()),
+    }
+}
+
+/// Path and query of the list.
+fn list_path(query: &CoreQuery) -> String {
+    let mut path = format!("/api/v1/cores?limit={}", query.limit);
+    let state = query.state.map(|state| state.as_str().to_owned());
+    for (name, value) in [
+        ("cursor", &query.cursor),
+        ("guest", &query.guest),
+        ("signature", &query.signature),
+        ("state", &state),
+        ("since", &query.since),
+    ] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", encode(value)));
+        }
+    }
+    path
+}
+
+/// Percent-encodes everything but unreserved characters (RFC 3986, section 2.3).
+fn encode(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_percent_encoded() {
+        let query = CoreQuery {
+            limit: 5,
+            guest: Some("web 1&x=y/ü".to_owned()),
+            ..CoreQuery::default()
+        };
+        assert_eq!(
+            list_path(&query),
+            "/api/v1/cores?limit=5&guest=web%201%26x%3Dy%2F%C3%BC"
+        );
+    }
+}
