@@ -103,7 +103,7 @@ pub(crate) fn parse_header(bytes: &[u8]) -> Option<KernelHeader> {
     KernelDumpHeader::parse(bytes.get(..KERNEL_HEADER_LEN)?).ok()
 }
 
-/// Cuts a compressed dump to the length that its header gives.
+/// Cuts what fills the last block, or repeats the header, to the length that the header gives.
 fn cut_to_length(session: &mut Session, header: Option<&KernelHeader>) {
     let Some(len) = examine::cut_len(header, &session.received) else {
         return;
@@ -191,6 +191,10 @@ fn write_records(session: &Session, mut manifest: Manifest, info: &str) -> Resul
             let synced = File::open(&path).and_then(|file| file.sync_all());
             synced.map_err(failed("sync", &path))?;
         }
+    }
+    if session.kernel_header.is_empty() {
+        let path = dir.join(layout::KERNEL_HEADER);
+        layout::remove_file(&path).map_err(failed("remove the empty", &path))?;
     }
     // Into the reserve first, and cut: what it frees is there for the short files, even on a full disk.
     let reserve = dir.join(layout::RESERVE);

@@ -134,12 +134,14 @@ pub(crate) fn announced_len(header: Option<&KernelHeader>) -> Option<u64> {
     sound.then_some(header.dump_len_bytes)
 }
 
-/// The length to which a file is cut: compressed dumps are sent in whole blocks, and what fills the last one upsets
-/// decompressors (as netdumpd does).
+/// The length to which a file is cut. Compressed dumps are sent in whole blocks, and what fills the last one upsets
+/// decompressors (netdumpd cuts it off too); old senders put a copy of the header behind the data. More than that is
+/// kept: it is evidence.
 pub(crate) fn cut_len(header: Option<&KernelHeader>, received: &Extents) -> Option<u64> {
     let announced = announced_len(header)?;
     let compressed = header.is_some_and(|(header, _)| header.compression != Compression::None);
-    (compressed && announced < received.end()).then_some(announced)
+    let excess_bytes = received.end().checked_sub(announced).filter(|excess| *excess > 0)?;
+    (compressed || excess_bytes <= BLOCK_BYTES).then_some(announced)
 }
 
 /// The part of `received` below `len`.
@@ -274,6 +276,9 @@ fn not_received(received: &Extents, declared: &Extents) -> u64 {
     let parts = declared.iter().flat_map(|range| received.gaps(range));
     parts.map(|part| part.end - part.start).sum()
 }
+
+/// Block of every netdump sender (NETDUMP_DATASIZE).
+const BLOCK_BYTES: u64 = 4096;
 
 /// A range as the contract writes it.
 fn byte_range(range: Range<u64>) -> ByteRange {

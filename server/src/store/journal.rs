@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use netdump::Extents;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::layout;
@@ -44,6 +44,8 @@ struct FirstLine {
 const KIND_RECEIVED: u32 = 0x5256_4431;
 /// `kind` of a record that says everything before it is on the disk.
 const KIND_SYNC: u32 = 0x5359_4e31;
+/// Space set aside for a journal: some thousand records.
+const SET_ASIDE_BYTES: u64 = 64 * 1024;
 /// Length of a record.
 const RECORD_LEN: u64 = 24;
 /// Where Linux says which boot this is (random(4)).
@@ -70,6 +72,8 @@ impl Journal {
         };
         let mut line = serde_json::to_vec(&first)?;
         line.push(b'\n');
+        // So that the first records find space on a full disk; a file system that cannot do this is used without.
+        let _ = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, SET_ASIDE_BYTES);
         file.write_all_at(&line, 0)?;
         Ok(Self {
             file,

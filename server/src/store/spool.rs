@@ -22,6 +22,8 @@ use crate::limits::{
     EXTENTS_MAX, RESERVE_BYTES_MIN, RESERVE_BYTES_PER_CHUNK, RESERVE_BYTES_PER_EXTENT, WRITE_BACK_BYTES,
 };
 
+/// Space set aside for the kernel dump header: one block.
+const OBJECT_BYTES: u64 = 4096;
 /// Slices given to one `pwritev`: the kernel's limit IOV_MAX is 1024, a batch has fewer.
 const SLICES_MAX: usize = 64;
 
@@ -76,7 +78,7 @@ impl Spool {
         Ok(Self {
             root: root.to_owned(),
             write_back: WriteBack::new(Arc::clone(&file)),
-            kernel_header: Object::new(dir.join(layout::KERNEL_HEADER)),
+            kernel_header: Object::prepared(dir.join(layout::KERNEL_HEADER))?,
             key: Object::new(dir.join(layout::KEY)),
             dir,
             head: head.clone(),
@@ -193,6 +195,17 @@ impl Object {
         }
     }
 
+    /// One whose space is set aside, so that it can come when the disk is full.
+    fn prepared(path: PathBuf) -> Result<Self, SpoolError> {
+        let file = layout::new_file(&path).map_err(io_error("make", &path))?;
+        let set_aside = set_aside(&file, FallocateFlags::KEEP_SIZE, OBJECT_BYTES);
+        set_aside.map_err(io_error("set aside space in", &path))?;
+        Ok(Self {
+            file: Some(file),
+            ..Self::new(path)
+        })
+    }
+
     /// Takes bytes; the protocol's session has bounded `offset` to a few KiB.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
         let file = match &mut self.file {
@@ -236,14 +249,17 @@ impl Reserve {
             return Ok(());
         }
         let len_bytes = need_bytes.max(self.len_bytes.saturating_mul(2));
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len_bytes) {
-            // A file system that cannot set space aside is used without.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {
-                self.len_bytes = len_bytes;
-                Ok(())
-            }
-            Err(why) => Err(why.into()),
-        }
+        set_aside(&self.file, FallocateFlags::empty(), len_bytes)?;
+        self.len_bytes = len_bytes;
+        Ok(())
+    }
+}
+
+/// Sets space aside in a file; a file system that cannot do this is used without.
+fn set_aside(file: &File, flags: FallocateFlags, len_bytes: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, flags, 0, len_bytes) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(why) => Err(why.into()),
     }
 }
 
