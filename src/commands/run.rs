@@ -1,13 +1,17 @@
 //! `run`: a guest with its agent, in this process, until the guest ends.
 
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::{ApiListener, ListenOn};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 use vmm_agent::agent::policy::{CrashAction, OnCrash, RestartLimit, Verdict};
-use vmm_agent::boot::KernelImage;
+use vmm_agent::boot::{KernelError, KernelImage};
 use vmm_agent::dump::{ClientAddress, ClientNetwork, Target, mac_for_vm};
+use vmm_agent::incarnation::BootError;
 use vmm_agent::limits::{MEM_MIB_MAX, VCPUS_MAX};
 use vmm_agent::net::WireSpec;
 use vmm_agent::{Agent, AgentConfig, AgentEvent, CoreFate, RunEnd};
@@ -15,6 +19,9 @@ use vmm_agent::{Agent, AgentConfig, AgentEvent, CoreFate, RunEnd};
 use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
 use crate::host_port::HostPort;
 use crate::{output, signals, vm_sockets};
+
+/// What to do about a socket that cannot be had.
+const CHOOSE_ANOTHER: &str = "choose another --name or --api";
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -108,8 +115,10 @@ pub(crate) fn run(args: Args) -> Outcome {
         .api
         .clone()
         .unwrap_or_else(|| vm_sockets::socket_in(&vm_sockets::own_folder(), &args.name));
+    let kernel = args.kernel.clone();
     let config = args.into_config()?;
-    let agent = Agent::start(config).or_exit(Exit::Failed)?;
+    check_name_is_free(&socket)?;
+    let agent = Agent::start(config).map_err(|why| does_not_boot(&kernel, why))?;
     let handle = agent.handle();
     let listening = ApiListener::start(
         ListenOn::Unix(socket),
@@ -120,10 +129,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         Err(why) => {
             handle.stop();
             let _ = agent.wait();
-            return Err(Failure::new(
-                Exit::Failed,
-                format!("{why}; choose another --name or --api"),
-            ));
+            return Err(Failure::new(Exit::Failed, format!("{why}; {CHOOSE_ANOTHER}")));
         }
     };
     signals::on_stop(move || handle.stop()).or_exit(Exit::Failed)?;
@@ -219,14 +225,43 @@ fn check_wire(wire: &WireSpec) -> Result<(), Failure> {
     }
 }
 
+/// Makes the spool and looks whether a core can be put there: after a crash it is too late.
 fn make_spool(spool: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(spool).map_err(|why| {
-        let sentence = format!(
-            "cannot use {} as the spool: {why}; name a directory that can be written",
-            spool.display()
-        );
-        Failure::new(Exit::Failed, sentence)
-    })
+    let writable = AccessFlags::W_OK | AccessFlags::X_OK;
+    std::fs::create_dir_all(spool)
+        .and_then(|()| Ok(faccessat(AT_FDCWD, spool, writable, AtFlags::AT_EACCESS)?))
+        .map_err(|why| {
+            let sentence = format!(
+                "cannot use {} as the spool: {why}; name a directory that can be written",
+                spool.display()
+            );
+            Failure::new(Exit::Failed, sentence)
+        })
+}
+
+/// Refuses a name that another machine has before a guest is started for nothing; who binds the socket later decides.
+fn check_name_is_free(socket: &Path) -> Result<(), Failure> {
+    match UnixStream::connect(socket) {
+        Err(_) => Ok(()),
+        Ok(_) => {
+            let sentence = format!("another machine answers at {}; {CHOOSE_ANOTHER}", socket.display());
+            Err(Failure::new(Exit::Failed, sentence))
+        }
+    }
+}
+
+/// Why the guest does not start, with the option that is to blame.
+fn does_not_boot(kernel: &Path, why: BootError) -> Failure {
+    let is_kernel = matches!(why, BootError::Kernel(_));
+    let is_load = matches!(why, BootError::Kernel(KernelError::Load { .. }));
+    let mut sentence = format!("{:#}", anyhow::Error::new(why));
+    if is_kernel {
+        sentence = format!("--kernel {}: {sentence}", kernel.display());
+    }
+    if is_load {
+        sentence.push_str("; --mem-mib gives it more");
+    }
+    Failure::new(Exit::Failed, sentence)
 }
 
 /// An event as a sentence.
@@ -234,6 +269,7 @@ pub(crate) fn describe(event: &AgentEvent) -> String {
     match event {
         AgentEvent::Booted { incarnation: 1 } => "the guest runs".to_owned(),
         AgentEvent::Booted { incarnation } => format!("the guest runs again, incarnation {incarnation}"),
+        AgentEvent::Recorded(trigger) => format!("{trigger}; nothing is done about it for now"),
         AgentEvent::Triggered(trigger) => trigger.to_string(),
         AgentEvent::Frozen { took, vcpus } => format!("frozen: {vcpus} vCPUs stand still after {took:.1?}"),
         AgentEvent::DumpStarted { id } => format!("dump {id} begins"),

@@ -100,6 +100,8 @@ pub enum AgentEvent {
         /// Which life of it, counted from 1.
         incarnation: u64,
     },
+    /// A sign of a crash that leads to no dump: the guest dumps itself, or a dump is decided already.
+    Recorded(Trigger),
     /// A dump is due.
     Triggered(Trigger),
     /// Every vCPU stands still.

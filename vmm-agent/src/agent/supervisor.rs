@@ -186,17 +186,21 @@ impl Supervisor {
     }
 
     fn hear_guest(&mut self, event: VmEvent) -> Option<RunEnd> {
-        let happened = match event {
-            VmEvent::Trigger(trigger) => self.detector.handle(self.booted.elapsed(), trigger),
-            VmEvent::VcpuFailed { vcpu, what } => self
-                .detector
-                .handle(self.booted.elapsed(), Trigger::VcpuFailed { vcpu, what }),
+        let trigger = match event {
+            VmEvent::Trigger(trigger) => trigger,
+            VmEvent::VcpuFailed { vcpu, what } => Trigger::VcpuFailed { vcpu, what },
             VmEvent::PoweredOff => return self.unless_dumping(Pending::PoweredOff),
             VmEvent::Reset => return self.unless_dumping(Pending::Reset),
         };
-        match happened {
+        match self.detector.handle(self.booted.elapsed(), trigger.clone()) {
             Decision::Dump(trigger) => self.unless_dumping(Pending::Crash(trigger)),
-            Decision::Record => None,
+            Decision::Record => {
+                // A guest may report as often as it likes; only what the detector remembers is told.
+                if self.detector.recorded_dropped() == 0 {
+                    self.tell(&AgentEvent::Recorded(trigger));
+                }
+                None
+            }
         }
     }
 
@@ -336,6 +340,8 @@ impl Supervisor {
             outcome: Arc::new(outcome),
         });
         if dump.crashed {
+            // What the guest did in its last moment, before its crash froze it, is not of the next incarnation.
+            self.pending = None;
             return self.after_crash(fate);
         }
         if let Some(pending) = self.pending.take() {
