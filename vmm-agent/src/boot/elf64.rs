@@ -11,19 +11,14 @@ use guest_shim::boot::{
 use linux_loader::loader::{Elf, KernelLoader};
 
 use super::{KernelError, tables};
-use crate::kvm::LongModeEntry;
+use crate::kvm::{LongModeEntry, Start};
 use crate::memory::{Bytes, GuestAddress, GuestMemory};
 
 /// Loads `image` and returns how each of `vcpus` vCPUs starts.
 ///
 /// # Errors
 /// [`KernelError`] if it is no such executable or does not fit.
-pub fn load(
-    memory: &GuestMemory,
-    image: &[u8],
-    command_line: &str,
-    vcpus: u8,
-) -> Result<Vec<LongModeEntry>, KernelError> {
+pub fn load(memory: &GuestMemory, image: &[u8], command_line: &str, vcpus: u8) -> Result<Vec<Start>, KernelError> {
     check(image).map_err(|why| KernelError::Format { why })?;
     let mem_mib = memory.len_bytes() >> 20;
     let lowest = Some(GuestAddress(IMAGE_MIN_GPA));
@@ -33,11 +28,13 @@ pub fn load(
     let place_error = |what| move |source| KernelError::Place { what, source };
     let entry = tables::write(memory.ram(), ram_end).map_err(place_error("page tables"))?;
     write_boot_info(memory, command_line, vcpus)?;
-    let start = |index| LongModeEntry {
-        rip: loaded.kernel_load.0,
-        rdi: u64::from(index),
-        rsi: BOOT_INFO_GPA,
-        ..entry
+    let start = |index| {
+        Start::LongMode(LongModeEntry {
+            rip: loaded.kernel_load.0,
+            rdi: u64::from(index),
+            rsi: BOOT_INFO_GPA,
+            ..entry
+        })
     };
     Ok((0..vcpus).map(start).collect())
 }
@@ -167,11 +164,10 @@ mod tests {
     fn an_image_is_loaded_with_its_boot_information() {
         let memory = GuestMemory::create(5 << 10).unwrap();
         let entries = load(&memory, &image(0x20_0000), "mode=test", 2).unwrap();
-        assert_eq!(entries.len(), 2);
-        assert_eq!(
-            (entries[1].rip, entries[1].rdi, entries[1].rsi),
-            (0x20_0000, 1, BOOT_INFO_GPA)
-        );
+        let [_, Start::LongMode(second)] = entries[..] else {
+            panic!("two vCPUs in 64-bit mode: {entries:?}");
+        };
+        assert_eq!((second.rip, second.rdi, second.rsi), (0x20_0000, 1, BOOT_INFO_GPA));
         let mut code = [0];
         memory.read_at(0x20_0000, &mut code).unwrap();
         assert_eq!(code, [0xf4]);

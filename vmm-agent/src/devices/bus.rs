@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::pci::PciRoot;
+use super::pci::{Found, PciRoot};
 use super::{IoOutcome, MmioDevice, PioDevice, Signal};
 
 /// A device that several vCPUs reach.
@@ -17,10 +17,11 @@ pub fn lock<T: ?Sized>(device: &Mutex<T>) -> MutexGuard<'_, T> {
     device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The I/O port bus.
+/// The I/O port bus: devices at fixed ports, then the BARs of PCI functions.
 #[derive(Default)]
 pub struct PioBus {
     devices: Vec<(Range<u16>, Shared<dyn PioDevice>)>,
+    pci: Option<Shared<PciRoot>>,
     strays: AtomicU64,
 }
 
@@ -38,6 +39,11 @@ impl PioBus {
         self.devices.push((ports, device));
     }
 
+    /// Lets the BARs of `pci` answer where no fixed device does.
+    pub fn set_pci(&mut self, pci: Shared<PciRoot>) {
+        self.pci = Some(pci);
+    }
+
     /// One or more reads of `size` bytes from `port`.
     pub fn read(&self, port: u16, size: usize, data: &mut [u8]) -> Vec<Signal> {
         let device = self.find(port);
@@ -45,7 +51,10 @@ impl PioBus {
         for access in data.chunks_mut(size.max(1)) {
             let outcome = match device {
                 Some((offset, device)) => lock(device).read(offset, access),
-                None => IoOutcome::BadAccess("no device"),
+                None => match self.find_bar(port, access.len()) {
+                    Some(found) => found.read(access),
+                    None => IoOutcome::BadAccess("no device"),
+                },
             };
             settle_read(outcome, access, &self.strays, &mut signals);
         }
@@ -59,7 +68,10 @@ impl PioBus {
         for access in data.chunks(size.max(1)) {
             let outcome = match device {
                 Some((offset, device)) => lock(device).write(offset, access),
-                None => IoOutcome::BadAccess("no device"),
+                None => match self.find_bar(port, access.len()) {
+                    Some(found) => found.write(access),
+                    None => IoOutcome::BadAccess("no device"),
+                },
             };
             settle_write(outcome, &self.strays, &mut signals);
         }
@@ -69,6 +81,10 @@ impl PioBus {
     /// Accesses that no device took.
     pub fn strays(&self) -> u64 {
         self.strays.load(Ordering::Relaxed)
+    }
+
+    fn find_bar(&self, port: u16, len: usize) -> Option<Found> {
+        lock(self.pci.as_ref()?).find_port(port, len)
     }
 
     fn find(&self, port: u16) -> Option<(u64, &Shared<dyn PioDevice>)> {
@@ -91,10 +107,12 @@ impl MmioBus {
     /// A read of up to 8 bytes.
     pub fn read(&self, gpa: u64, data: &mut [u8]) -> Vec<Signal> {
         let mut signals = Vec::new();
-        let outcome = match (self.find(gpa), &self.pci) {
-            (Some((offset, device)), _) => lock(device).read(offset, data),
-            (None, Some(pci)) => lock(pci).mmio_read(gpa, data),
-            (None, None) => IoOutcome::BadAccess("no device"),
+        let outcome = match self.find(gpa) {
+            Some((offset, device)) => lock(device).read(offset, data),
+            None => match self.find_bar(gpa, data.len()) {
+                Some(found) => found.read(data),
+                None => IoOutcome::BadAccess("no device"),
+            },
         };
         settle_read(outcome, data, &self.strays, &mut signals);
         signals
@@ -103,10 +121,12 @@ impl MmioBus {
     /// A write of up to 8 bytes.
     pub fn write(&self, gpa: u64, data: &[u8]) -> Vec<Signal> {
         let mut signals = Vec::new();
-        let outcome = match (self.find(gpa), &self.pci) {
-            (Some((offset, device)), _) => lock(device).write(offset, data),
-            (None, Some(pci)) => lock(pci).mmio_write(gpa, data),
-            (None, None) => IoOutcome::BadAccess("no device"),
+        let outcome = match self.find(gpa) {
+            Some((offset, device)) => lock(device).write(offset, data),
+            None => match self.find_bar(gpa, data.len()) {
+                Some(found) => found.write(data),
+                None => IoOutcome::BadAccess("no device"),
+            },
         };
         settle_write(outcome, &self.strays, &mut signals);
         signals
@@ -115,6 +135,10 @@ impl MmioBus {
     /// Accesses that no device took.
     pub fn strays(&self) -> u64 {
         self.strays.load(Ordering::Relaxed)
+    }
+
+    fn find_bar(&self, gpa: u64, len: usize) -> Option<Found> {
+        lock(self.pci.as_ref()?).find_memory(gpa, len)
     }
 
     fn find(&self, gpa: u64) -> Option<(u64, &Shared<dyn MmioDevice>)> {

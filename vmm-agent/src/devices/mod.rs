@@ -17,6 +17,8 @@ pub mod pvpanic;
 pub mod serial;
 pub mod shim;
 
+use std::fmt;
+
 /// What became of an access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
@@ -58,6 +60,14 @@ pub trait MmioDevice: Send {
     fn read(&mut self, offset: u64, data: &mut [u8]) -> IoOutcome;
     /// Writes likewise.
     fn write(&mut self, offset: u64, data: &[u8]) -> IoOutcome;
+}
+
+/// The interrupt controllers, as devices see them.
+pub trait Interrupts: fmt::Debug + Send + Sync {
+    /// Raises or lowers an interrupt controller input. Failures are logged: a device can do nothing about them.
+    fn set_line(&self, gsi: u32, asserted: bool);
+    /// Sends a message-signalled interrupt (PCI Local Bus Specification 3.0, 6.8).
+    fn signal_msi(&self, address: u64, data: u32);
 }
 
 /// Copies a little-endian register into an access of 1 to 8 bytes; wider ones are refused.

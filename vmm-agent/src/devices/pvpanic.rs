@@ -79,6 +79,7 @@ impl PciFunction for Pvpanic {
             subsystem: 0x1100,
             // The register is one byte; a page lets every guest map it.
             bars: [Some(Bar::Memory { len_bytes: 4096 }), None, None, None, None, None],
+            ..FunctionConfig::default()
         }
     }
 

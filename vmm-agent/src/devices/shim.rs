@@ -145,6 +145,7 @@ impl PciFunction for Shim {
                 None,
                 None,
             ],
+            ..FunctionConfig::default()
         }
     }
 

@@ -54,9 +54,9 @@ impl Machine {
         let console_tail = ConsoleTail::default();
         let sink = ConsoleSink::new(console, console_tail.clone(), panic_console);
         let shim = Shim::new(Arc::clone(&memory));
-        let mut pci = PciRoot::default();
-        pci.add(Box::new(Pvpanic))?;
-        pci.add(Box::new(shim.clone()))?;
+        let mut pci = PciRoot::new()?;
+        pci.add(Arc::new(Mutex::new(Pvpanic)))?;
+        pci.add(Arc::new(Mutex::new(shim.clone())))?;
         let pci = Arc::new(Mutex::new(pci));
 
         let mut pio = PioBus::default();
@@ -78,6 +78,7 @@ impl Machine {
         );
         pio.add(KEYBOARD_PORT..KEYBOARD_COMMAND_PORT + 1, Arc::new(Mutex::new(Keyboard)));
         pio.add(CONFIG_ADDRESS_PORT..CONFIG_DATA_PORT + 4, pci.clone());
+        pio.set_pci(pci.clone());
         let mut mmio = MmioBus::default();
         mmio.set_pci(pci);
         Ok(Machine {

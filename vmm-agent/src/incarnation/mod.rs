@@ -143,8 +143,8 @@ impl Incarnation {
 
         let mut vcpus = Vec::new();
         for (index, entry) in (0..).zip(&entries) {
-            let vcpu = vm.create_vcpu(index)?;
-            vcpu.enter_long_mode(entry)?;
+            let vcpu = vm.create_vcpu(index, config.vcpus)?;
+            vcpu.start(entry)?;
             vcpus.push(vcpu);
         }
         let mut incarnation = Incarnation {

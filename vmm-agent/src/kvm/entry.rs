@@ -1,4 +1,4 @@
-//! Puts a vCPU straight into 64-bit mode, without real mode and without INIT and SIPI.
+//! Puts a vCPU straight into 64-bit or 32-bit mode, without real mode and without INIT and SIPI.
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 
@@ -25,6 +25,26 @@ pub struct LongModeEntry {
     pub data_selector: u16,
 }
 
+/// Where and how a vCPU starts in 32-bit protected mode without paging, with flat segments (Xen, docs/misc/pvh.pandoc).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProtectedModeEntry {
+    /// First instruction.
+    pub eip: u32,
+    /// Argument.
+    pub ebx: u32,
+}
+
+/// The state in which a vCPU starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// In 64-bit mode.
+    LongMode(LongModeEntry),
+    /// In 32-bit protected mode.
+    ProtectedMode(ProtectedModeEntry),
+    /// When another vCPU sends INIT and SIPI.
+    WaitForSipi,
+}
+
 // AMD64 APM volume 2, 3.1.1, 3.1.3 and 3.1.7.
 const CR0_PE: u64 = 1 << 0;
 const CR0_MP: u64 = 1 << 1;
@@ -40,6 +60,51 @@ const EFER_LMA: u64 = 1 << 10;
 const EFER_NXE: u64 = 1 << 11;
 /// Bit 1 of rflags always reads as one; interrupts are off.
 const RFLAGS_RESERVED: u64 = 2;
+
+pub(super) fn enter_protected_mode(fd: &VcpuFd, entry: &ProtectedModeEntry) -> Result<(), KvmError> {
+    let mut sregs = fd
+        .get_sregs()
+        .map_err(KvmError::ioctl("read a vCPU's system registers"))?;
+    let code = kvm_segment {
+        limit: 0xffff_ffff,
+        type_: 0xb, // execute, read, accessed
+        present: 1,
+        s: 1,
+        db: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let data = kvm_segment { type_: 0x3, ..code };
+    let task = kvm_segment {
+        limit: 0x67,
+        type_: 0xb, // 32-bit task state, busy
+        present: 1,
+        ..Default::default()
+    };
+    sregs.cs = code;
+    for segment in [
+        &mut sregs.ds,
+        &mut sregs.es,
+        &mut sregs.fs,
+        &mut sregs.gs,
+        &mut sregs.ss,
+    ] {
+        *segment = data;
+    }
+    sregs.tr = task;
+    sregs.cr0 = CR0_PE | CR0_ET;
+    sregs.cr4 = 0;
+    sregs.efer = 0;
+    fd.set_sregs(&sregs)
+        .map_err(KvmError::ioctl("set a vCPU's system registers"))?;
+    let regs = kvm_regs {
+        rip: u64::from(entry.eip),
+        rbx: u64::from(entry.ebx),
+        rflags: RFLAGS_RESERVED,
+        ..Default::default()
+    };
+    fd.set_regs(&regs).map_err(KvmError::ioctl("set a vCPU's registers"))
+}
 
 pub(super) fn enter_long_mode(fd: &VcpuFd, entry: &LongModeEntry) -> Result<(), KvmError> {
     let mut sregs = fd

@@ -4,18 +4,20 @@
 //! - [`Vm`]: memory slots, interrupt controllers, the guest's clock
 //! - [`Vcpu`]: entry state, the run loop's exits, registers
 //! - [`Kicker`]: gets a vCPU's thread out of the guest from another thread
+mod cpuid;
 mod entry;
 mod kick;
+mod msrs;
 mod registers;
 mod system;
 mod vcpu;
 mod vm;
 
-pub use entry::LongModeEntry;
+pub use entry::{LongModeEntry, ProtectedModeEntry, Start};
 pub use kick::Kicker;
 pub use system::System;
 pub use vcpu::{Exit, Vcpu};
-pub use vm::{Clock, Vm};
+pub use vm::{Clock, Vm, VmInterrupts};
 
 /// An ioctl of KVM failed.
 #[derive(Debug, thiserror::Error)]

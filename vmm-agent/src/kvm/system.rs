@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 
-use super::KvmError;
+use super::{KvmError, cpuid};
 
 /// Version that every KVM since Linux 2.6.22 has (linux/kvm.h, KVM_API_VERSION).
 const API_VERSION: i32 = 12;
@@ -54,21 +54,20 @@ impl System {
         self.kvm.get_max_vcpus()
     }
 
-    /// The CPUID leaves that KVM supports, made those of vCPU `index`: its APIC id goes into leaves 1 and 0xb (Intel SDM
-    /// volume 2, CPUID).
-    pub(super) fn cpuid_of(&self, index: u8) -> Result<CpuId, KvmError> {
-        let mut cpuid = self
+    /// The CPUID leaves that KVM supports, made those of vCPU `index` of `vcpus`.
+    pub(super) fn cpuid_of(&self, index: u8, vcpus: u8) -> Result<CpuId, KvmError> {
+        let supported = self
             .kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(KvmError::ioctl("read the CPUID leaves it supports"))?;
-        for entry in cpuid.as_mut_slice() {
-            match entry.function {
-                1 => entry.ebx = (entry.ebx & 0x00ff_ffff) | u32::from(index) << 24,
-                0xb | 0x1f => entry.edx = u32::from(index),
-                _ => {}
-            }
-        }
-        Ok(cpuid)
+        let topology = cpuid::Topology {
+            index,
+            vcpus,
+            tsc_deadline: self.kvm.check_extension(Cap::TscDeadlineTimer),
+        };
+        CpuId::from_entries(&cpuid::leaves(supported.as_slice(), topology)).map_err(|_| KvmError::Lacks {
+            what: "room for a vCPU's CPUID leaves",
+        })
     }
 }
 

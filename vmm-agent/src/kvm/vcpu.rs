@@ -9,7 +9,7 @@ use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmcore::CpuState;
 
-use super::{Kicker, KvmError, LongModeEntry, entry, registers};
+use super::{Kicker, KvmError, Start, entry, msrs, registers};
 
 /// A vCPU; belongs to the thread that runs it.
 #[derive(Debug)]
@@ -94,12 +94,17 @@ impl Vcpu {
         self.index
     }
 
-    /// Sets the state in which it starts.
+    /// Sets the state in which it starts, and the registers that firmware would have set.
     ///
     /// # Errors
     /// [`KvmError::Ioctl`].
-    pub fn enter_long_mode(&self, entry: &LongModeEntry) -> Result<(), KvmError> {
-        entry::enter_long_mode(&self.fd, entry)
+    pub fn start(&self, start: &Start) -> Result<(), KvmError> {
+        msrs::set(&self.fd)?;
+        match start {
+            Start::LongMode(entry) => entry::enter_long_mode(&self.fd, entry),
+            Start::ProtectedMode(entry) => entry::enter_protected_mode(&self.fd, entry),
+            Start::WaitForSipi => Ok(()),
+        }
     }
 
     /// A kicker for this vCPU, made by the thread that runs it.

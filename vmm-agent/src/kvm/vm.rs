@@ -1,12 +1,14 @@
 //! One virtual machine: memory slots, interrupt controllers, clock.
 #![allow(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION hands host memory to the guest")]
+use std::fmt;
 use std::sync::Arc;
 
-use kvm_bindings::{kvm_clock_data, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_bindings::{kvm_clock_data, kvm_msi, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{KvmError, System, Vcpu};
+use crate::devices::Interrupts;
 use crate::memory::{GuestMemory, GuestMemoryBackend, GuestMemoryRegion};
 
 /// Three pages that KVM on Intel hosts needs for real mode; in the hole for devices, below the firmware's place
@@ -18,9 +20,45 @@ const IDENTITY_MAP_GPA: u64 = 0xfffb_c000;
 /// A virtual machine with its memory, which lives as long as the machine does.
 #[derive(Debug)]
 pub struct Vm {
-    fd: VmFd,
+    fd: Arc<VmFd>,
     system: System,
+    memory: Arc<GuestMemory>,
+}
+
+/// The machine's interrupt controllers, for its devices. Keeps the machine and its memory alive.
+#[derive(Clone)]
+pub struct VmInterrupts {
+    // In this order: the machine goes before its memory.
+    fd: Arc<VmFd>,
     _memory: Arc<GuestMemory>,
+}
+
+impl Interrupts for VmInterrupts {
+    fn set_line(&self, gsi: u32, asserted: bool) {
+        if let Err(error) = self.fd.set_irq_line(gsi, asserted) {
+            tracing::warn!(gsi, asserted, %error, "an interrupt line cannot be set");
+        }
+    }
+
+    fn signal_msi(&self, address: u64, data: u32) {
+        let low = |wide: u64| u32::try_from(wide & 0xffff_ffff).unwrap_or(0);
+        let msi = kvm_msi {
+            address_lo: low(address),
+            address_hi: low(address >> 32),
+            data,
+            ..Default::default()
+        };
+        // An error is the guest's doing: an address that is no interrupt controller's.
+        if let Err(error) = self.fd.signal_msi(msi) {
+            tracing::debug!(address = format_args!("{address:#x}"), data, %error, "no such interrupt");
+        }
+    }
+}
+
+impl fmt::Debug for VmInterrupts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VmInterrupts").finish_non_exhaustive()
+    }
 }
 
 /// The guest's clock at one moment (KVM_GET_CLOCK).
@@ -61,22 +99,32 @@ impl Vm {
             unsafe { fd.set_user_memory_region(slot) }.map_err(KvmError::ioctl("give it memory"))?;
         }
         Ok(Vm {
-            fd,
+            fd: Arc::new(fd),
             system,
-            _memory: memory,
+            memory,
         })
     }
 
-    /// Makes vCPU number `index`, runnable at once.
+    /// The interrupt controllers, for devices.
+    #[must_use]
+    pub fn interrupts(&self) -> VmInterrupts {
+        VmInterrupts {
+            fd: Arc::clone(&self.fd),
+            _memory: Arc::clone(&self.memory),
+        }
+    }
+
+    /// Makes vCPU number `index` of `vcpus`. The first is runnable at once, the others wait for INIT and SIPI unless they are
+    /// given a state to start in.
     ///
     /// # Errors
     /// [`KvmError::Ioctl`].
-    pub fn create_vcpu(&self, index: u8) -> Result<Vcpu, KvmError> {
+    pub fn create_vcpu(&self, index: u8, vcpus: u8) -> Result<Vcpu, KvmError> {
         let fd = self
             .fd
             .create_vcpu(u64::from(index))
             .map_err(KvmError::ioctl("create a vCPU"))?;
-        let cpuid = self.system.cpuid_of(index)?;
+        let cpuid = self.system.cpuid_of(index, vcpus)?;
         fd.set_cpuid2(&cpuid).map_err(KvmError::ioctl("set a vCPU's CPUID"))?;
         Ok(Vcpu::new(index, fd))
     }
