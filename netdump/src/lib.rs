@@ -51,7 +51,10 @@ pub use client::{Client, ClientConfig, ClientError, ClientEvent, ClientStats, Tr
 #[cfg(feature = "alloc")]
 pub use extents::{Extents, TooManyExtents};
 #[cfg(feature = "alloc")]
-pub use server::{Accepted, FinishTicket, Rejected, Session, SessionEvent, SessionLimits, SessionStats, Ticket};
+pub use server::{
+    Accepted, AckPolicy, DisplacedPage, FinishTicket, Rejected, Session, SessionEvent, SessionLimits, SessionStats,
+    Ticket,
+};
 pub use station::{Station, StationConfig, StationError, StationState, UdpIn};
 pub use time::Instant;
 pub use wire::{Header, Kind, Seqno, WireError};

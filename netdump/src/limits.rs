@@ -94,3 +94,28 @@ pub const SILENT_AFTER_OURS: Duration = Duration::from_secs(30);
 
 /// How long FINISHED is answered again after its first acknowledgement: stock clients repeat it for 12 s.
 pub const LINGER: Duration = Duration::from_secs(15);
+
+/// Data bytes of one burst of a stock client (`MAXDUMPPGS * PAGE_SIZE`, `sys/netinet/netdump/netdump_client.c`).
+pub const BURST_BYTES_MAX: u32 = 64 * 1024;
+
+/// Bytes of a dump block: every write of a stock dumper is made of whole ones (`NETDUMP_DATASIZE`).
+pub const DUMP_BLOCK_LEN: u32 = 4096;
+
+/// With so much data in a packet a burst has 32 packets at most, and a stock client tells them all apart.
+pub const UNSHARED_LEN_MIN: u32 = 2048;
+
+/// Silence after which all packets of one resend round have come: a tenth of the time to the next (`net.debugnet.npolls`),
+/// and more than a path reorders.
+pub const QUIET_AFTER: Duration = Duration::from_millis(100);
+
+/// Resend rounds that bring nothing new, after which their end need not be seen: a client with a smaller
+/// `net.debugnet.npolls` never pauses for [`QUIET_AFTER`].
+pub const ROUNDS_WITHOUT_QUIET: u32 = 4;
+
+/// Resend rounds that bring nothing new, after which nothing is held any more whatever is missing: a client tries
+/// eleven times (`net.debugnet.nretries`), and three are left for the acknowledgements to arrive.
+pub const ROUNDS_MAX: u32 = 8;
+
+/// Bursts of a length that no stock dumper writes, after which a sender is none. One alone may be a burst whose end was
+/// lost twice.
+pub const STRIKES_MAX: u32 = 2;

@@ -1,3 +1,4 @@
+use super::AckPolicy;
 use crate::{limits, time::Duration};
 
 /// What one session may use.
@@ -20,6 +21,8 @@ pub struct SessionLimits {
     pub silent_after: Duration,
     /// How long repeats are answered after FINISHED was acknowledged.
     pub linger: Duration,
+    /// When data is acknowledged.
+    pub ack_policy: AckPolicy,
 }
 
 impl Default for SessionLimits {
@@ -34,6 +37,7 @@ impl Default for SessionLimits {
             acks_max: limits::ACKS_MAX,
             silent_after: limits::SILENT_AFTER_STOCK,
             linger: limits::LINGER,
+            ack_policy: AckPolicy::default(),
         }
     }
 }

@@ -5,14 +5,22 @@
 //! of messages, not of sequence numbers, not of kinds. What arrived is kept as [`Extents`], so that a byte that never
 //! came is known to be missing whatever the sender believes.
 
+mod ack_policy;
+mod displaced;
 mod limits;
 mod outcome;
 
 use alloc::{collections::VecDeque, vec::Vec};
 
 pub use self::{
+    ack_policy::AckPolicy,
+    displaced::DisplacedPage,
     limits::SessionLimits,
-    outcome::{Accepted, FinishTicket, Rejected, Ticket},
+    outcome::{Accepted, FinishTicket, Rejected, SessionEvent, SessionStats, Ticket},
+};
+use self::{
+    ack_policy::{Pairing, Released},
+    displaced::{Verdict, Watch},
 };
 use crate::{
     extents::{Extents, TooManyExtents},
@@ -34,6 +42,8 @@ pub struct Session {
     kernel_header: Extents,
     key: Extents,
     acks: VecDeque<Seqno>,
+    pairing: Pairing,
+    watch: Watch,
     event: Option<SessionEvent>,
     /// When the last message was accepted, repeated HERALDs not counted.
     heard_at: Instant,
@@ -71,6 +81,8 @@ impl Session {
             kernel_header: Extents::new(SMALL_EXTENTS_MAX),
             key: Extents::new(SMALL_EXTENTS_MAX),
             acks: VecDeque::new(),
+            pairing: Pairing::new(limits.ack_policy, herald.seqno, herald.offset),
+            watch: Watch::default(),
             event: None,
             heard_at: now,
             linger_until: now,
@@ -86,7 +98,7 @@ impl Session {
     ///
     /// [`Rejected`] says why it was not taken; the session goes on as if it had not come.
     pub fn handle_datagram<'d>(&mut self, now: Instant, datagram: &'d [u8]) -> Result<Accepted<'d>, Rejected> {
-        let accepted = self.accept(datagram);
+        let accepted = self.accept(now, datagram);
         match &accepted {
             // A sender that only repeats its HERALD hears no answer, and one that is forged needs none: neither keeps a
             // session alive.
@@ -117,7 +129,13 @@ impl Session {
         } = ticket;
         let new_bytes = self.extents_mut(kind).insert(offset..end)?;
         self.stats.duplicate_bytes += (end - offset) - new_bytes;
-        self.acknowledge(seqno);
+        if kind == Kind::Vmcore {
+            let released = self.pairing.stored(seqno);
+            self.stats.held_acks += u64::from(released.is_empty());
+            self.acknowledge_all(released);
+        } else {
+            self.acknowledge(seqno);
+        }
         Ok(())
     }
 
@@ -164,16 +182,18 @@ impl Session {
     /// When [`Session::handle_timeout`] is to be called; `None` while the session waits for its caller, or has ended.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match self.state {
-            SessionState::Waiting | SessionState::Receiving => Some(self.heard_at + self.limits.silent_after),
-            SessionState::Lingering => Some(self.linger_until),
-            SessionState::Committing | SessionState::Ended => None,
-        }
+        let ends_at = self.ends_at()?;
+        Some(self.quiet_at().map_or(ends_at, |quiet_at| quiet_at.min(ends_at)))
     }
 
-    /// Ends the session if its sender has been silent for too long, or if it has lingered enough.
+    /// Ends the session if its sender has been silent for too long, or if it has lingered enough. May also release
+    /// acknowledgements that were held: they are to be sent afterwards as after [`Session::received`].
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
+        if self.quiet_at().is_some_and(|quiet_at| quiet_at <= now) {
+            let released = self.pairing.quiet();
+            self.acknowledge_all(released);
+        }
+        if self.ends_at().is_some_and(|deadline| deadline <= now) {
             let lingered = self.state == SessionState::Lingering;
             self.event = Some(if lingered {
                 SessionEvent::LingerOver
@@ -187,6 +207,30 @@ impl Session {
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
         self.event.take()
+    }
+
+    /// When data of this sender is acknowledged: what was configured, or [`AckPolicy::Immediate`] once the sender has
+    /// shown that it needs no other.
+    #[must_use]
+    pub const fn ack_policy(&self) -> AckPolicy {
+        if self.pairing.is_active() {
+            AckPolicy::Paired
+        } else {
+            AckPolicy::Immediate
+        }
+    }
+
+    /// Acknowledges everything at once from now on: the caller knows that the sender is no stock client.
+    pub fn acknowledge_at_once(&mut self) {
+        let released = self.pairing.stop();
+        self.acknowledge_all(released);
+    }
+
+    /// The first page of the dump, if it was sent to a wrong offset and none came for offset 0. To be asked after each
+    /// batch of messages, and acted upon when it is there for the first time, before the data that comes next is stored.
+    #[must_use]
+    pub fn displaced_page(&self) -> Option<DisplacedPage> {
+        self.watch.page()
     }
 
     /// How far the session is.
@@ -235,7 +279,7 @@ impl Session {
         self.stats
     }
 
-    fn accept<'d>(&mut self, datagram: &'d [u8]) -> Result<Accepted<'d>, Rejected> {
+    fn accept<'d>(&mut self, now: Instant, datagram: &'d [u8]) -> Result<Accepted<'d>, Rejected> {
         if self.state == SessionState::Ended {
             return Err(Rejected::Ended);
         }
@@ -247,7 +291,7 @@ impl Session {
                 return Ok(Accepted::Herald);
             }
             Kind::Finished => Ok(self.finished(header.seqno)),
-            Kind::Vmcore | Kind::KernelHeader | Kind::Key => self.bytes(&header, payload),
+            Kind::Vmcore | Kind::KernelHeader | Kind::Key => self.bytes(now, &header, payload),
         }?;
         self.stats.messages += 1;
         Ok(accepted)
@@ -256,6 +300,8 @@ impl Session {
     fn herald(&mut self, header: &Header, payload: &[u8]) {
         self.stats.messages += 1;
         self.stats.heralds += 1;
+        let released = self.pairing.saw_other(header.seqno, 0);
+        self.acknowledge_all(released);
         self.acknowledge(header.seqno);
         let place = usize::try_from(header.offset).ok();
         let place = place.and_then(|start| Some(start..start.checked_add(payload.len())?));
@@ -281,6 +327,7 @@ impl Session {
         match self.state {
             SessionState::Waiting | SessionState::Receiving => {
                 self.state = SessionState::Committing;
+                self.acknowledge_at_once();
                 Accepted::Finished {
                     ticket: FinishTicket { seqno },
                 }
@@ -293,7 +340,7 @@ impl Session {
         }
     }
 
-    fn bytes<'d>(&mut self, header: &Header, bytes: &'d [u8]) -> Result<Accepted<'d>, Rejected> {
+    fn bytes<'d>(&mut self, now: Instant, header: &Header, bytes: &'d [u8]) -> Result<Accepted<'d>, Rejected> {
         let Header {
             kind,
             seqno,
@@ -337,6 +384,21 @@ impl Session {
             }
         }
         self.stats.largest_data_len = self.stats.largest_data_len.max(len);
+        if kind == Kind::Vmcore {
+            match self.watch.saw(seqno, offset, bytes, &self.data) {
+                Verdict::Take => {}
+                Verdict::Displaces => self.data = Extents::new(self.limits.extents_max),
+                Verdict::Drop => {
+                    self.acknowledge(seqno);
+                    return Ok(Accepted::Repeated);
+                }
+            }
+        }
+        let released = match kind {
+            Kind::Vmcore => self.pairing.saw_data(now, seqno, offset, len),
+            _ => self.pairing.saw_other(seqno, len),
+        };
+        self.acknowledge_all(released);
         let ticket = Ticket {
             kind,
             seqno,
@@ -371,6 +433,25 @@ impl Session {
         }
     }
 
+    /// When the session ends by itself.
+    fn ends_at(&self) -> Option<Instant> {
+        match self.state {
+            SessionState::Waiting | SessionState::Receiving => Some(self.heard_at + self.limits.silent_after),
+            SessionState::Lingering => Some(self.linger_until),
+            SessionState::Committing | SessionState::Ended => None,
+        }
+    }
+
+    /// When held acknowledgements may be released although something seems to be missing.
+    fn quiet_at(&self) -> Option<Instant> {
+        let receiving = self.state == SessionState::Receiving;
+        self.pairing.quiet_at(self.heard_at).filter(|_| receiving)
+    }
+
+    fn acknowledge_all(&mut self, released: Released) {
+        released.for_each(|seqno| self.acknowledge(seqno));
+    }
+
     fn acknowledge(&mut self, seqno: Seqno) {
         if self.acks.len() < self.limits.acks_max {
             self.acks.push_back(seqno);
@@ -378,34 +459,4 @@ impl Session {
             self.stats.dropped_acks += 1;
         }
     }
-}
-
-/// What a session tells its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEvent {
-    /// The sender fell silent before FINISHED: what came is all there is.
-    Silent,
-    /// FINISHED was acknowledged and repeats have been answered for long enough: the session may be forgotten.
-    LingerOver,
-}
-
-/// Counters of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionStats {
-    /// Messages accepted, repeats among them.
-    pub messages: u64,
-    /// HERALDs among them.
-    pub heralds: u64,
-    /// Messages whose bytes had all come before.
-    pub duplicate_messages: u64,
-    /// Bytes that storage took and that had come before.
-    pub duplicate_bytes: u64,
-    /// Datagrams that were not taken.
-    pub rejected: u64,
-    /// Acknowledgements handed out.
-    pub acks: u64,
-    /// Acknowledgements dropped because too many were waiting.
-    pub dropped_acks: u64,
-    /// Data bytes of the longest message.
-    pub largest_data_len: u32,
 }

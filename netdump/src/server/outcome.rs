@@ -41,7 +41,7 @@ pub enum Accepted<'d> {
         /// To be given back once everything is on disk.
         ticket: FinishTicket,
     },
-    /// A repetition after FINISHED: there is nothing to store or to do.
+    /// A repetition that is answered already, mostly one after FINISHED: there is nothing to store or to do.
     Repeated,
 }
 
@@ -158,3 +158,35 @@ impl fmt::Display for Rejected {
 }
 
 impl core::error::Error for Rejected {}
+
+/// What a session tells its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// The sender fell silent before FINISHED: what came is all there is.
+    Silent,
+    /// FINISHED was acknowledged and repeats have been answered for long enough: the session may be forgotten.
+    LingerOver,
+}
+
+/// Counters of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionStats {
+    /// Messages accepted, repeats among them.
+    pub messages: u64,
+    /// HERALDs among them.
+    pub heralds: u64,
+    /// Messages whose bytes had all come before.
+    pub duplicate_messages: u64,
+    /// Bytes that storage took and that had come before.
+    pub duplicate_bytes: u64,
+    /// Datagrams that were not taken.
+    pub rejected: u64,
+    /// Acknowledgements handed out.
+    pub acks: u64,
+    /// Acknowledgements that had to wait for another message.
+    pub held_acks: u64,
+    /// Acknowledgements dropped because too many were waiting.
+    pub dropped_acks: u64,
+    /// Data bytes of the longest message.
+    pub largest_data_len: u32,
+}

@@ -1,0 +1,345 @@
+//! Which acknowledgements have to wait, and for what.
+//!
+//! Stock clients keep the acknowledgements of a burst in 64 bits and compute the bit of packet `i` with a 32-bit
+//! `1 << i` (`debugnet_send` and `debugnet_handle_ack` in FreeBSD's `sys/net/debugnet.c`, before that
+//! `sys/netinet/netdump/netdump_client.c`). Packets whose index in the burst is equal modulo 32 share a bit, so that the
+//! acknowledgement of one stands for all of them and a lost one is never sent again. [`Pairing`] acknowledges none of
+//! such a group before all of it is stored.
+//!
+//! The client sends nothing beyond a burst that it does not believe to be acknowledged. So the first packet of a burst
+//! has the number after the last one of the burst before, and a burst ends with the first packet shorter than the others,
+//! or with 64 KiB. Whoever sends beyond an end before it was released has a window and no such burst: then nothing is
+//! held any more.
+
+use super::Seqno;
+use crate::{limits, time::Instant};
+
+/// When a session acknowledges data that storage has taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckPolicy {
+    /// Each message at once. A stock client may then believe that a lost packet arrived.
+    #[default]
+    Immediate,
+    /// Messages that share a bit in a stock client only together. Senders that are no stock clients are recognised by
+    /// what they send, and get every acknowledgement at once.
+    Paired,
+}
+
+/// Packets of a burst that are kept track of: 126 come at the smallest MTU.
+const PACKETS_MAX: u32 = u128::BITS;
+
+/// Packets that are so far apart, or a multiple of it, share a bit.
+const SHARED_EVERY: u32 = 32;
+
+/// The acknowledgements of one sender's bursts.
+#[derive(Clone, Debug)]
+pub(super) struct Pairing {
+    active: bool,
+    /// Number of the first packet of the present burst.
+    start: Seqno,
+    /// False before the first burst is over: a part of the HERALD may have been answered without this session.
+    start_is_certain: bool,
+    /// Data bytes of the longest message so far: what the sender cuts everything to.
+    largest_len: u32,
+    /// Settled bursts that no stock client sends.
+    strikes: u32,
+    burst: Burst,
+}
+
+/// What came of the present burst. One bit for each index.
+#[derive(Clone, Debug, Default)]
+struct Burst {
+    seen: u128,
+    stored: u128,
+    held: u128,
+    /// How many packets it has, once its end was seen.
+    packets: Option<u32>,
+    /// Data bytes of the packet that is shorter than the others, once it was seen.
+    last_len: Option<u32>,
+    /// File offset of the first packet, by any of full length.
+    origin: Option<u64>,
+    /// When a packet came that had not come before.
+    new_at: Instant,
+    /// How often the last of the held ones came again since then.
+    rounds: u32,
+}
+
+impl Pairing {
+    /// For a sender whose first HERALD has that number and offset. Kernels begin with 1, netdumpd's test client, which
+    /// sends one message at a time, with 0.
+    pub(super) fn new(policy: AckPolicy, herald_seqno: Seqno, herald_offset: u64) -> Self {
+        let is_kernel = herald_seqno == Seqno(1) || (herald_offset > 0 && herald_seqno != Seqno(0));
+        Self {
+            active: policy == AckPolicy::Paired && is_kernel,
+            start: Seqno(herald_seqno.0.wrapping_add(1)),
+            start_is_certain: false,
+            largest_len: 0,
+            strikes: 0,
+            burst: Burst::default(),
+        }
+    }
+
+    pub(super) const fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Nothing is held from now on.
+    pub(super) fn stop(&mut self) -> Released {
+        self.active = false;
+        self.release(self.burst.held)
+    }
+
+    /// A message came that is no data. It is a burst of its own, or a part of one, and so short that it shares no bits.
+    pub(super) fn saw_other(&mut self, seqno: Seqno, len: u32) -> Released {
+        let Some(index) = self.index(seqno).filter(|_| self.active) else {
+            return Released::NONE;
+        };
+        if self.burst.seen != 0 && !self.burst.is_over(self.start_is_certain) {
+            return self.stop();
+        }
+        self.largest_len = self.largest_len.max(len);
+        self.next_burst(index.wrapping_add(1), self.start_is_certain);
+        Released::NONE
+    }
+
+    /// Data came; storage has not taken it yet.
+    pub(super) fn saw_data(&mut self, now: Instant, seqno: Seqno, offset: u64, len: u32) -> Released {
+        if !self.active || !self.learn_length(len) {
+            return self.stop();
+        }
+        let Some(mut index) = self.index(seqno) else {
+            return Released::NONE;
+        };
+        if let Some(packets) = self.burst.packets.filter(|packets| index >= *packets) {
+            if !self.burst.is_over(self.start_is_certain) {
+                return self.stop();
+            }
+            self.next_burst(packets, true);
+            index -= packets;
+        }
+        if index >= self.packets_max() {
+            return self.stop();
+        }
+        if self.burst.seen & bit(index) != 0 {
+            return self.came_again(now, index);
+        }
+        if self.burst.add(now, index, offset, len, self.largest_len) {
+            Released::NONE
+        } else {
+            self.stop()
+        }
+    }
+
+    /// Storage has taken data that was seen before.
+    pub(super) fn stored(&mut self, seqno: Seqno) -> Released {
+        let index = self.index(seqno).filter(|index| *index < PACKETS_MAX && self.active);
+        let Some(bit) = index.map(bit).filter(|bit| self.burst.seen & bit != 0) else {
+            return Released {
+                start: seqno,
+                indices: 1,
+            };
+        };
+        self.burst.stored |= bit;
+        self.burst.held |= bit;
+        let exist = below(self.burst.packets.unwrap_or_else(|| self.packets_max()));
+        let there = self.burst.stored | !exist;
+        let complete = (1..PACKETS_MAX / SHARED_EVERY).fold(there, |complete, place| {
+            complete & there.rotate_right(place * SHARED_EVERY)
+        });
+        let released = self.release(self.burst.held & complete);
+        if self.burst.stored == exist && self.burst.packets.is_some() {
+            self.next_burst(self.burst.packets.unwrap_or(0), true);
+        }
+        released
+    }
+
+    /// When [`Pairing::quiet`] is to be called if nothing is heard until then.
+    pub(super) fn quiet_at(&self, heard_at: Instant) -> Option<Instant> {
+        let waits = self.burst.rounds > 0 && self.is_settled();
+        waits.then(|| heard_at + limits::QUIET_AFTER)
+    }
+
+    /// The line has been quiet: what came is the burst.
+    pub(super) fn quiet(&mut self) -> Released {
+        if self.is_settled() {
+            self.settle()
+        } else {
+            Released::NONE
+        }
+    }
+
+    /// The index in the present burst; `None` if the packet belongs to an earlier one.
+    fn index(&self, seqno: Seqno) -> Option<u32> {
+        let ahead = seqno.0.wrapping_sub(self.start.0);
+        (ahead <= u32::MAX / 2).then_some(ahead)
+    }
+
+    /// Takes note of the length of a data message. False if this sender is nobody to wait for: 32 packets or fewer a
+    /// burst share no bits, and in a burst only the last packet is shorter than the others.
+    fn learn_length(&mut self, len: u32) -> bool {
+        if len <= self.largest_len {
+            return true;
+        }
+        let fits = self.burst.outgrown(self.largest_len);
+        self.largest_len = len;
+        fits && len < limits::UNSHARED_LEN_MIN
+    }
+
+    /// Indices that a burst may have, at that length of packets.
+    fn packets_max(&self) -> u32 {
+        let packets = limits::BURST_BYTES_MAX.div_ceil(self.largest_len.max(1));
+        // A start that is set too early, by a HERALD in two parts, makes all indices larger.
+        let slack = u32::from(!self.start_is_certain) * 2;
+        (packets + slack).min(PACKETS_MAX)
+    }
+
+    fn came_again(&mut self, now: Instant, index: u32) -> Released {
+        let is_last_held = self.burst.held >> index == 1;
+        // Second copies made by the network come sooner.
+        if !is_last_held || now.since(self.burst.new_at) < limits::QUIET_AFTER {
+            return Released::NONE;
+        }
+        self.burst.rounds += 1;
+        if self.burst.rounds >= limits::ROUNDS_MAX {
+            return self.stop();
+        }
+        if self.burst.rounds >= limits::ROUNDS_WITHOUT_QUIET && self.is_settled() {
+            return self.settle();
+        }
+        Released::NONE
+    }
+
+    /// Whether everything is stored from the first packet to the last that was seen, and yet something is held.
+    fn is_settled(&self) -> bool {
+        let Burst { seen, stored, held, .. } = self.burst;
+        let from_start = seen & 1 != 0 || !self.start_is_certain;
+        self.active && held != 0 && seen == stored && from_start && is_run(seen)
+    }
+
+    /// All that came has come again and nothing beyond it: there is no more. A stock client writes whole blocks.
+    fn settle(&mut self) -> Released {
+        if self
+            .burst
+            .len_bytes(self.largest_len)
+            .is_multiple_of(limits::DUMP_BLOCK_LEN)
+        {
+            let released = self.release(self.burst.held);
+            self.next_burst(PACKETS_MAX - self.burst.seen.leading_zeros(), true);
+            return released;
+        }
+        self.strikes += 1;
+        self.burst.rounds = 0;
+        if self.strikes >= limits::STRIKES_MAX {
+            return self.stop();
+        }
+        Released::NONE
+    }
+
+    const fn release(&mut self, indices: u128) -> Released {
+        self.burst.held &= !indices;
+        Released {
+            start: self.start,
+            indices,
+        }
+    }
+
+    fn next_burst(&mut self, packets: u32, start_is_certain: bool) {
+        self.start = Seqno(self.start.0.wrapping_add(packets));
+        self.start_is_certain = start_is_certain;
+        self.burst = Burst::default();
+    }
+}
+
+impl Burst {
+    /// Adds a packet. False if no stock client has such a one there.
+    fn add(&mut self, now: Instant, index: u32, offset: u64, len: u32, largest_len: u32) -> bool {
+        self.seen |= bit(index);
+        (self.new_at, self.rounds) = (now, 0);
+        if len < largest_len {
+            self.last_len = Some(len);
+            let fits = self.packets.is_none_or(|packets| packets == index + 1) && self.seen >> index == 1;
+            self.packets = Some(index + 1);
+            return fits;
+        }
+        let before = u64::from(index) * u64::from(len);
+        let end = before + u64::from(len);
+        let origin = offset.wrapping_sub(before);
+        if end == u64::from(limits::BURST_BYTES_MAX) {
+            self.packets = Some(index + 1);
+        }
+        end <= u64::from(limits::BURST_BYTES_MAX) && *self.origin.get_or_insert(origin) == origin
+    }
+
+    /// A longer packet came than any before, so that what came of this burst was its last packet. False if it was more.
+    fn outgrown(&mut self, largest_len: u32) -> bool {
+        if self.seen != 0 && self.packets.is_none() {
+            self.last_len = Some(largest_len);
+            self.packets = Some(PACKETS_MAX - self.seen.leading_zeros());
+            self.origin = None;
+        }
+        self.seen.count_ones() <= 1
+    }
+
+    /// Whether all of it is stored and released, as far as its start is known.
+    fn is_over(&self, start_is_certain: bool) -> bool {
+        let whole = self.packets.is_some_and(|packets| self.seen >> (packets - 1) == 1);
+        whole && self.seen == self.stored && self.held == 0 && is_run(self.seen) && !start_is_certain
+    }
+
+    fn len_bytes(&self, largest_len: u32) -> u32 {
+        let packets = self.seen.count_ones();
+        match self.last_len {
+            Some(last_len) => packets.saturating_sub(1) * largest_len + last_len,
+            None => packets * largest_len,
+        }
+    }
+}
+
+const fn bit(index: u32) -> u128 {
+    1 << index
+}
+
+const fn below(index: u32) -> u128 {
+    if index >= PACKETS_MAX {
+        u128::MAX
+    } else {
+        (1 << index) - 1
+    }
+}
+
+/// Whether the bits that are set are one run.
+const fn is_run(bits: u128) -> bool {
+    bits != 0 && (bits >> bits.trailing_zeros()).trailing_ones() == bits.count_ones()
+}
+
+/// Messages that may be acknowledged now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "what is released and not sent is never acknowledged"]
+pub(super) struct Released {
+    start: Seqno,
+    indices: u128,
+}
+
+impl Released {
+    const NONE: Self = Self {
+        start: Seqno(0),
+        indices: 0,
+    };
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.indices == 0
+    }
+}
+
+impl Iterator for Released {
+    type Item = Seqno;
+
+    fn next(&mut self) -> Option<Seqno> {
+        if self.indices == 0 {
+            return None;
+        }
+        let index = self.indices.trailing_zeros();
+        self.indices &= self.indices - 1;
+        Some(Seqno(self.start.0.wrapping_add(index)))
+    }
+}
