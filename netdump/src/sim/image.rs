@@ -40,6 +40,13 @@ impl Image {
         }
     }
 
+    /// Takes the page at `from` away and puts it to `to`; both are multiples of 4096.
+    pub fn move_page(&mut self, from: u64, to: u64) {
+        if let Some(page) = self.pages.remove(&(from / PAGE_LEN)) {
+            self.pages.insert(to / PAGE_LEN, page);
+        }
+    }
+
     /// Whether exactly these bytes were written there.
     #[must_use]
     pub fn holds(&self, offset: u64, bytes: &[u8]) -> bool {

@@ -7,6 +7,7 @@
 
 mod image;
 mod link;
+mod netdumpd;
 mod ours;
 mod plan;
 mod rng;
@@ -16,9 +17,10 @@ mod world;
 pub use self::{
     image::{Image, content},
     link::{Link, LinkConfig, LinkStats},
+    netdumpd::StockReceiver,
     ours::{OurReceiver, OurSender, StorageConfig},
     plan::{Order, Plan, Write},
     rng::Rng,
-    stock::{StockConfig, StockReceiver, StockSender},
+    stock::{StockConfig, StockSender},
     world::{Network, Receiver, Report, SendOutcome, Sender, Violation, run},
 };

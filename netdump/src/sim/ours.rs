@@ -10,7 +10,7 @@ use super::{
 use crate::{
     client::{Client, ClientConfig, ClientConfigError, ClientError, ClientEvent},
     extents::Extents,
-    server::{Accepted, FinishTicket, Session, SessionEvent, SessionLimits, SessionState, Ticket},
+    server::{Accepted, DisplacedPage, FinishTicket, Session, SessionEvent, SessionLimits, SessionState, Ticket},
     time::{Duration, Instant},
     wire::{HERALD_PORT, Header, Kind},
 };
@@ -32,7 +32,21 @@ impl OurSender {
     ///
     /// [`ClientConfigError`] if the client cannot be made so.
     pub fn new(config: ClientConfig, herald_path: &str, plan: &Plan) -> Result<Self, ClientConfigError> {
-        let client = Client::new(config, herald_path, vec![0; config.window_bytes], Instant::ZERO)?;
+        Self::begin_at(Instant::ZERO, config, herald_path, plan)
+    }
+
+    /// The same, of a client that begins at `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientConfigError`] if the client cannot be made so.
+    pub fn begin_at(
+        now: Instant,
+        config: ClientConfig,
+        herald_path: &str,
+        plan: &Plan,
+    ) -> Result<Self, ClientConfigError> {
+        let client = Client::new(config, herald_path, vec![0; config.window_bytes], now)?;
         Ok(Self {
             client,
             writes: plan.writes.clone(),
@@ -148,6 +162,7 @@ pub struct OurReceiver {
     commit: Option<(Instant, FinishTicket)>,
     durable: bool,
     rejected: u64,
+    repaired: Option<DisplacedPage>,
 }
 
 impl OurReceiver {
@@ -168,6 +183,7 @@ impl OurReceiver {
             commit: None,
             durable: false,
             rejected: 0,
+            repaired: None,
         }
     }
 
@@ -189,6 +205,23 @@ impl OurReceiver {
         self.rejected
     }
 
+    /// The page that storage moved to offset 0.
+    #[must_use]
+    pub const fn repaired(&self) -> Option<DisplacedPage> {
+        self.repaired
+    }
+
+    /// What of `file_len` bytes is missing, as far as the session knows: no hole is silent that is among these.
+    #[must_use]
+    pub fn known_lost(&self, file_len: u64) -> Vec<Range<u64>> {
+        let mut repaired = Extents::new(1);
+        let page = self.repaired.map_or(0..0, |page| 0..page.len_bytes);
+        let session = self.session.as_ref().filter(|_| repaired.insert(page).is_ok());
+        session.map_or_else(Vec::new, |session| {
+            session.received_extents().lost(file_len, &repaired).collect()
+        })
+    }
+
     /// Whether the session believes to have exactly what storage holds: no lost byte goes unnoticed, none is claimed.
     ///
     /// # Errors
@@ -202,9 +235,13 @@ impl OurReceiver {
             (Kind::Key, session.key_extents()),
         ];
         for (kind, extents) in believed {
+            let mut believed = extents.clone();
+            if let (Kind::Vmcore, Some(page)) = (kind, self.repaired) {
+                let _ = believed.insert(0..page.len_bytes);
+            }
             let held = self.image(kind).map(Image::ranges).unwrap_or_default();
             let bytes: u64 = held.iter().map(|range| range.end - range.start).sum();
-            if !extents.iter().eq(held) || extents.covered_bytes() != bytes {
+            if !believed.iter().eq(held) || believed.covered_bytes() != bytes {
                 return Err(Violation::Coverage { kind });
             }
         }
@@ -280,6 +317,13 @@ impl Receiver for OurReceiver {
             }
             Ok(Accepted::Herald | Accepted::Repeated) => {}
             Err(_) => self.rejected += 1,
+        }
+        let displaced = self.session.as_ref().and_then(Session::displaced_page);
+        if let Some(page) = displaced.filter(|_| self.repaired.is_none()) {
+            self.repaired = displaced;
+            if let Some(image) = self.images.get_mut(place(Kind::Vmcore)) {
+                image.move_page(page.offset, 0);
+            }
         }
         self.work(now);
     }

@@ -111,7 +111,7 @@ impl Plan {
     /// # Errors
     ///
     /// [`Violation::Missing`] names the first that is not.
-    pub fn check_arrived<R: Receiver>(&self, receiver: &R) -> Result<(), Violation> {
+    pub fn check_arrived<R: Receiver + ?Sized>(&self, receiver: &R) -> Result<(), Violation> {
         let kept = |write: &&Write| {
             receiver
                 .image(write.kind)

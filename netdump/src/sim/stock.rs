@@ -1,10 +1,9 @@
 use alloc::{collections::VecDeque, vec, vec::Vec};
+use core::mem;
 
 use super::{
-    image::Image,
-    ours::place,
     plan::{Order, Plan, Write},
-    world::{Receiver, SendOutcome, Sender},
+    world::{SendOutcome, Sender},
 };
 use crate::{
     limits,
@@ -72,14 +71,25 @@ struct Burst {
     to_send: VecDeque<usize>,
     acked: u128,
     wanted: u128,
-    look_at: Instant,
+    /// When it began: the ticks count from here.
+    started_at: Instant,
+    /// When the client sees that it is complete.
+    complete_at: Option<Instant>,
     resend_at: Instant,
+    /// Acknowledgements that arrived after the last look before the resend.
+    late: Vec<usize>,
 }
 
 impl StockSender {
     /// A client that will send `plan`, with a path of `path_len` bytes and a NUL in its HERALD; none if that is zero.
     #[must_use]
     pub fn new(config: StockConfig, path_len: usize, plan: &Plan) -> Self {
+        Self::begin_at(Instant::ZERO, config, path_len, plan)
+    }
+
+    /// The same, of a client that begins at `now`.
+    #[must_use]
+    pub fn begin_at(now: Instant, config: StockConfig, path_len: usize, plan: &Plan) -> Self {
         let mut path = vec![b'p'; path_len];
         path.extend((path_len > 0).then_some(0));
         let control = |kind, bytes| Write { kind, offset: 0, bytes };
@@ -102,7 +112,7 @@ impl StockSender {
         }
         writes.push_back(control(Kind::Finished, Vec::new()));
         let first_seqno = u32::from(config.order != Order::TestClient);
-        let burst = Burst::new(config, control(Kind::Herald, path), Instant::ZERO);
+        let burst = Burst::new(config, control(Kind::Herald, path), now);
         let port = HERALD_PORT;
         Self {
             config,
@@ -114,6 +124,17 @@ impl StockSender {
             resent_packets: 0,
             outcome: None,
         }
+    }
+
+    /// The second dump after one boot, whose first block goes to where the first dump ended (`nd_tx_off` of
+    /// `sys/netinet/netdump/netdump_client.c` is set on a flush only).
+    #[must_use]
+    pub fn after_a_dump_of(mut self, old_len: u64) -> Self {
+        let mut data = self.writes.iter_mut().filter(|write| write.kind == Kind::Vmcore);
+        if let Some(first) = data.next() {
+            first.offset = old_len;
+        }
+        self
     }
 
     /// Packets that were sent again.
@@ -149,15 +170,32 @@ impl Burst {
         }
         let wanted = (0..packets.len()).fold(0, |bits, index| bits | bit(config, index));
         let to_send = (0..packets.len()).collect();
-        let (look_at, resend_at) = (now + TICK, now + RESEND_AFTER);
         Self {
             write,
             packets,
             to_send,
             acked: 0,
             wanted,
-            look_at,
-            resend_at,
+            started_at: now,
+            complete_at: None,
+            resend_at: now + RESEND_AFTER,
+            late: Vec::new(),
+        }
+    }
+}
+
+impl Burst {
+    /// The client polls its NIC at each tick and sees a tick later whether it has all acknowledgements.
+    fn acknowledge(&mut self, now: Instant, config: StockConfig, index: usize) {
+        let ticks = now.since(self.started_at).as_nanos().div_ceil(TICK.as_nanos());
+        let polled_at = self.started_at + TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
+        if polled_at + TICK > self.resend_at {
+            self.late.push(index);
+            return;
+        }
+        self.acked |= bit(config, index);
+        if self.acked == self.wanted {
+            self.complete_at = self.complete_at.or(Some(polled_at + TICK));
         }
     }
 }
@@ -197,7 +235,7 @@ impl Sender for StockSender {
         Some((self.port, HEADER_LEN + len))
     }
 
-    fn receive(&mut self, _now: Instant, source_port: u16, datagram: &[u8]) {
+    fn receive(&mut self, now: Instant, source_port: u16, datagram: &[u8]) {
         let Ok(ack) = wire::parse_ack(datagram) else { return };
         let ahead = ack.0.wrapping_sub(self.seqno);
         if self.config.shift_fault && ahead >= IN_FLIGHT_MAX {
@@ -210,25 +248,21 @@ impl Sender for StockSender {
         if self.port == HERALD_PORT {
             self.port = source_port;
         }
-        self.burst.acked |= bit(self.config, index);
+        let config = self.config;
+        self.burst.acknowledge(now, config, index);
     }
 
     fn deadline(&self) -> Option<Instant> {
         if self.outcome.is_some() {
             return None;
         }
-        let complete = self.burst.acked == self.burst.wanted;
-        Some(if complete {
-            self.burst.look_at
-        } else {
-            self.burst.resend_at
-        })
+        Some(self.burst.complete_at.unwrap_or(self.burst.resend_at))
     }
 
     fn timeout(&mut self, now: Instant) {
         let burst = &mut self.burst;
-        if burst.acked == burst.wanted {
-            if self.outcome.is_none() {
+        if let Some(complete_at) = burst.complete_at {
+            if self.outcome.is_none() && complete_at <= now {
                 self.next_burst(now);
             }
         } else if burst.resend_at <= now {
@@ -243,111 +277,13 @@ impl Sender for StockSender {
                 .filter(|index| burst.acked & bit(config, *index) == 0)
                 .collect();
             self.resent_packets += burst.to_send.len() as u64;
+            for index in mem::take(&mut burst.late) {
+                burst.acknowledge(now, config, index);
+            }
         }
     }
 
     fn outcome(&self) -> Option<SendOutcome> {
         self.outcome
-    }
-}
-
-/// A stock receiver as netdumpd is: acknowledges everything at once, from a new port, takes at most 4096 data bytes a
-/// message, and is gone after FINISHED.
-#[derive(Debug)]
-pub struct StockReceiver {
-    port: u16,
-    state: StockState,
-    heard_at: Instant,
-    images: [Image; 3],
-    acks: VecDeque<Seqno>,
-    dropped: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StockState {
-    Idle,
-    Herald,
-    Data,
-    Closed,
-}
-
-impl StockReceiver {
-    /// How long it believes in a silent client.
-    const SILENT_AFTER: Duration = Duration::from_secs(600);
-
-    /// A receiver that will answer from `port`.
-    #[must_use]
-    pub fn new(port: u16) -> Self {
-        Self {
-            port,
-            state: StockState::Idle,
-            heard_at: Instant::ZERO,
-            images: [Image::default(), Image::default(), Image::default()],
-            acks: VecDeque::new(),
-            dropped: 0,
-        }
-    }
-
-    /// Messages that it did not take.
-    #[must_use]
-    pub const fn dropped(&self) -> u64 {
-        self.dropped
-    }
-}
-
-impl Receiver for StockReceiver {
-    fn receive(&mut self, now: Instant, port: u16, datagram: &[u8]) {
-        let parsed = Header::parse(datagram)
-            .ok()
-            .filter(|(_, payload)| payload.len() <= STOCK_DATA_LEN_MAX);
-        let Some((header, payload)) = parsed else {
-            self.dropped += 1;
-            return;
-        };
-        let herald = header.kind == Kind::Herald;
-        self.state = match self.state {
-            StockState::Idle | StockState::Herald if herald && port == HERALD_PORT => StockState::Herald,
-            StockState::Herald | StockState::Data if !herald && port == self.port => StockState::Data,
-            _ => {
-                self.dropped += 1;
-                return;
-            }
-        };
-        self.heard_at = now;
-        if header.kind == Kind::Finished {
-            self.state = StockState::Closed;
-        }
-        if let Some(image) = self.images.get_mut(place(header.kind)) {
-            image.write(header.offset, payload);
-        }
-        self.acks.push_back(header.seqno);
-    }
-
-    fn transmit(&mut self, _now: Instant, out: &mut [u8]) -> Option<(u16, usize)> {
-        let ack = wire::encode_ack(self.acks.pop_front()?);
-        out.get_mut(..ack.len())?.copy_from_slice(&ack);
-        Some((self.port, ack.len()))
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        matches!(self.state, StockState::Herald | StockState::Data).then(|| self.heard_at + Self::SILENT_AFTER)
-    }
-
-    fn timeout(&mut self, now: Instant) {
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.state = StockState::Closed;
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(self.state, StockState::Idle | StockState::Closed)
-    }
-
-    fn image(&self, kind: Kind) -> Option<&Image> {
-        self.images.get(place(kind))
-    }
-
-    fn is_durable(&self) -> bool {
-        self.state == StockState::Closed
     }
 }

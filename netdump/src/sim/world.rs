@@ -37,6 +37,10 @@ pub trait Receiver {
     fn image(&self, kind: Kind) -> Option<&Image>;
     /// Whether everything is on disk for good.
     fn is_durable(&self) -> bool;
+    /// Whether storage holds exactly these bytes there.
+    fn holds(&self, kind: Kind, offset: u64, bytes: &[u8]) -> bool {
+        self.image(kind).is_some_and(|image| image.holds(offset, bytes))
+    }
 }
 
 /// How a dump ended for its sender.
@@ -74,7 +78,7 @@ pub struct Report {
 /// # Errors
 ///
 /// [`Violation`] names the rule that was broken, or that there was no end by `end_by`.
-pub fn run<S: Sender, R: Receiver>(
+pub fn run<S: Sender + ?Sized, R: Receiver + ?Sized>(
     sender: &mut S,
     receiver: &mut R,
     network: &mut Network,
@@ -153,7 +157,7 @@ impl Seen {
 
     /// An acknowledged byte was handed to storage; FINISHED is acknowledged only once everything is durable; nothing is
     /// acknowledged that was not sent.
-    fn check_ack<R: Receiver>(&self, datagram: &[u8], receiver: &R) -> Result<(), Violation> {
+    fn check_ack<R: Receiver + ?Sized>(&self, datagram: &[u8], receiver: &R) -> Result<(), Violation> {
         let Ok(seqno) = wire::parse_ack(datagram) else {
             return Err(Violation::NoAck {
                 len_bytes: datagram.len(),
@@ -166,7 +170,7 @@ impl Seen {
         let kept = |(kind, offset, bytes): &(Kind, u64, Vec<u8>)| match kind {
             Kind::Herald => true,
             Kind::Finished => receiver.is_durable(),
-            kind => receiver.image(*kind).is_some_and(|image| image.holds(*offset, bytes)),
+            kind => receiver.holds(*kind, *offset, bytes),
         };
         match messages.iter().find(|message| !kept(message)) {
             Some((kind, offset, _)) if !messages.iter().any(kept) => Err(Violation::NotKept {
