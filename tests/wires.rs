@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{Daemon, coreferry, cores_list, path_text, wait_for};
+use common::{Daemon, coreferry, cores_list, path_text, skip, wait_for};
 use network::{AgentSide, Network};
 use source::FakeMachine;
 use vmcore::CoreferryNote;
@@ -49,12 +49,6 @@ fn root_or_skip() -> bool {
         skip("network namespaces need root");
     }
     root
-}
-
-/// Says why a test is skipped; in CI nothing may be.
-fn skip(why: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "not skipped in CI: {why}");
-    println!("skipped: {why}");
 }
 
 fn note(vm: &str) -> CoreferryNote {
@@ -195,7 +189,7 @@ fn a_dump_through_passt_reaches_a_receiver_behind_a_gateway() {
     let passt = passt::Passt::start(&network, &program);
     let machine = FakeMachine::of_len(MEMORY_LEN);
     let outcome = dump(&network, &machine, |plan| {
-        plan.wire = WireSpec::Stream(passt.socket().to_owned())
+        plan.wire = WireSpec::Stream(passt.socket().to_owned());
     });
     assert!(
         matches!(&outcome, DumpOutcome::Received { failures, .. } if failures.is_empty()),
@@ -245,7 +239,7 @@ fn whatever_is_wrong_with_the_network_is_named_within_its_time() {
     // A gateway that is not there: three ARP requests, one second apart.
     let began = Instant::now();
     let outcome = dump(&network, &machine, |plan| {
-        plan.client.gateway = Some(Ipv4Addr::new(10, 9, 0, 99))
+        plan.client.gateway = Some(Ipv4Addr::new(10, 9, 0, 99));
     });
     assert!((3..6).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     let text = outcome.to_string();
@@ -290,6 +284,34 @@ fn whatever_is_wrong_with_the_network_is_named_within_its_time() {
         text.contains("tap7: no such interface in this network namespace; make it first: ip tuntap add"),
         "{text}"
     );
+}
+
+#[test]
+fn a_narrow_link_on_the_way_is_named_and_a_smaller_mtu_passes_it() {
+    if !root_or_skip() {
+        return;
+    }
+    let network = Network::make("narrow", AgentSide::TapOnBridge);
+    network.narrow(1300);
+    let dir = tempfile::tempdir().expect("a directory");
+    let receiver = start_receiver(&network, dir.path(), "10.9.0.0/24");
+    let machine = FakeMachine::of_len(MEMORY_LEN);
+    let text = dump(&network, &machine, |_| ()).to_string();
+    assert!(
+        text.contains("receiver 192.0.2.7:20023 fell silent for 2 s with "),
+        "{text}"
+    );
+    assert!(
+        text.contains("or do packets of 1500 bytes not fit the way (--dump-mtu)?"),
+        "{text}"
+    );
+    drop(receiver);
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let _receiver = start_receiver(&network, dir.path(), "10.9.0.0/24");
+    let outcome = dump(&network, &machine, |plan| plan.client.mtu = Some(1300));
+    assert!(outcome.is_safe(), "{outcome}");
+    assert_core_is_whole(dir.path(), &machine, "10.9.0.2:20024");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::process::Command;
 use nix::sched::{CloneFlags, setns};
 
 /// What stands at the agent's end.
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum AgentSide {
     /// A TAP on a bridge with the way out; the namespace itself has no address.
     TapOnBridge,
@@ -100,6 +101,13 @@ impl Network {
     /// `command` with its arguments and environment, in the agent's namespace.
     pub(crate) fn in_agent(&self, command: &Command) -> Command {
         in_namespace(&self.agent, command)
+    }
+
+    /// Lets the link to the receiver carry no more than `mtu` bytes.
+    pub(crate) fn narrow(&self, mtu: u16) {
+        for namespace in [&self.gateway, &self.receiver] {
+            ip(&["-n", namespace, "link", "set", "b0", "mtu", &mtu.to_string()]);
+        }
     }
 
     /// Deletes the TAP, as an administrator might.

@@ -183,6 +183,7 @@ pub(super) fn send(
             taken: 0,
         },
         connected: false,
+        mtu,
         frame: vec![0; PORT_FRAME_LEN_MAX].into_boxed_slice(),
         payload: vec![0; PORT_FRAME_LEN_MAX].into_boxed_slice(),
     };
@@ -200,6 +201,7 @@ struct Conversation<'a, 'c> {
     /// Made when the next hop is known, so that the receiver's time to answer begins then.
     client: Option<Client<Box<[u8]>>>,
     feed: Feed<'c>,
+    mtu: u16,
     /// Bytes of room from which on the client is fed again: half a window.
     refill_at: usize,
     /// The receiver has answered, from the port that the client knows now.
@@ -414,6 +416,7 @@ impl Conversation<'_, '_> {
         let target = self.target.to_string();
         let hint = self.port.wire().hint();
         let or_ask = |question: &str| hint.clone().unwrap_or_else(|| question.to_owned());
+        let acked_bytes = self.client.as_ref().map_or(0, |client| client.stats().acked_bytes);
         match error {
             ClientError::NoAnswer { waited } => SendError::NoAnswer {
                 target,
@@ -423,8 +426,16 @@ impl Conversation<'_, '_> {
             ClientError::Silent { waited, .. } => SendError::Silent {
                 target,
                 silent_s: waited.as_secs(),
-                acked_bytes: self.client.as_ref().map_or(0, |client| client.stats().acked_bytes),
-                advice: or_ask("did it stop, run out of space, or is the network between broken?"),
+                acked_bytes,
+                advice: if acked_bytes < self.config.window_bytes as u64 {
+                    // Only short packets, of which every run of pages has one, came through.
+                    or_ask(&format!(
+                        "did it stop, or do packets of {} bytes not fit the way (--dump-mtu)?",
+                        self.mtu
+                    ))
+                } else {
+                    or_ask("did it stop, run out of space, or is the network between broken?")
+                },
             },
             ClientError::Unfinished { waited } => SendError::Unfinished {
                 target,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use nic_emu::device::{FrameSink, Offloads, TxFrame};
 use nix::poll::PollFlags;
 
-use super::limits::{FRAME_LEN_MAX, MTU_ETHERNET, MTU_JUMBO, MTU_ONE_PAGE, RECEIVE_BATCH, SEND_WAIT_MS};
+use super::limits::{FRAME_LEN_MAX, MTU_ETHERNET, MTU_JUMBO, MTU_MIN, RECEIVE_BATCH, SEND_WAIT_MS};
 use super::wait::wait_for;
 use super::{Wire, WireError, ioctl};
 
@@ -221,12 +221,8 @@ impl Wire for TapWire {
     }
 
     fn mtu_towards(&self, _server: Ipv4Addr) -> u16 {
-        // An interface with jumbo frames leads into a network with jumbo frames; one page a packet is all that helps.
-        if self.mtu >= MTU_JUMBO {
-            MTU_ONE_PAGE
-        } else {
-            self.mtu.min(MTU_ETHERNET)
-        }
+        // More only on demand: a link behind this one may carry less, and nobody hears it say so.
+        self.mtu.clamp(MTU_MIN, MTU_ETHERNET)
     }
 
     fn hint(&self) -> Option<String> {

@@ -125,7 +125,7 @@ impl Flow {
     fn send_each(&self, to: SocketAddrV4, payloads: &[IoSlice<'_>]) -> Result<(), Errno> {
         if let [one] = payloads {
             return self
-                .retrying(|| self.socket.send_to(one, to).map_err(errno_of))
+                .retrying(|| self.socket.send_to(one, to).map_err(|error| errno_of(&error)))
                 .map(drop);
         }
         let to = Some(SockaddrIn::from(to));
@@ -251,7 +251,7 @@ impl Flow {
     }
 }
 
-fn errno_of(error: io::Error) -> Errno {
+fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 

@@ -335,7 +335,13 @@ impl Wire for UserWire {
 
     fn mtu_towards(&self, server: Ipv4Addr) -> u16 {
         let route_mtu = probe(SocketAddrV4::new(server, 9)).map_or(MTU_ETHERNET, |(_, mtu)| mtu);
-        route_mtu.clamp(MTU_MIN, MTU_ONE_PAGE)
+        // Only the loopback interface has more than jumbo frames. Beyond any other one, a link may carry less than the
+        // first, and nobody hears it say so.
+        if route_mtu > MTU_JUMBO {
+            MTU_ONE_PAGE
+        } else {
+            route_mtu.clamp(MTU_MIN, MTU_ETHERNET)
+        }
     }
 
     fn hint(&self) -> Option<String> {
