@@ -199,6 +199,61 @@ fn a_dump_through_passt_reaches_a_receiver_behind_a_gateway() {
 }
 
 #[test]
+fn a_guest_that_panics_dumps_by_tap_to_a_receiver_behind_a_gateway() {
+    if !root_or_skip() {
+        return;
+    }
+    let kvm = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    if let Err(why) = kvm {
+        return skip(&format!("guests need /dev/kvm: {why}"));
+    }
+    let network = Network::make("run", AgentSide::TapOnBridge);
+    let dir = tempfile::tempdir().expect("a directory");
+    let kernel = dir.path().join("kernel.elf");
+    std::fs::write(&kernel, guest_shim::DEMO_GUEST_ELF).expect("a kernel file");
+    let cores = dir.path().join("cores");
+    let _receiver = start_receiver(&network, &cores, "10.9.0.2/32");
+    let mut run = coreferry();
+    run.env("XDG_RUNTIME_DIR", dir.path())
+        .args([
+            "run",
+            "--name",
+            "wired",
+            "--mem-mib",
+            "64",
+            "--append",
+            "touch_mib=2 delay_ticks=1 mode=panic",
+        ])
+        .args([
+            "--dump-net",
+            "tap=tap0",
+            "--netdump",
+            "192.0.2.7",
+            "--netdump-client",
+            "10.9.0.2/24",
+        ])
+        .args([
+            "--netdump-gateway",
+            "10.9.0.1",
+            "--dump-mac",
+            "02:00:00:00:00:9d",
+            "--kernel",
+            path_text(&kernel),
+        ]);
+    let mut guest = Daemon::start(network.in_agent(&run));
+    let status = guest.exit_within(Duration::from_secs(60));
+    assert_eq!(status.code(), Some(10), "{}", guest.stderr_text());
+    let cores = cores_list(&cores);
+    assert_eq!(cores.len(), 1, "{cores:?}");
+    assert_eq!(
+        (&cores[0]["state"], &cores[0]["guest"]),
+        (&"complete".into(), &"wired".into()),
+        "{cores:?}"
+    );
+    assert_eq!(cores[0]["client_addr"], "10.9.0.2:20024");
+}
+
+#[test]
 fn a_tap_that_is_deleted_during_the_dump_leaves_the_core_in_the_spool() {
     if !root_or_skip() {
         return;
