@@ -5,6 +5,7 @@
 //!
 //! - [`bus`]: finds the device for a port or address
 //! - [`serial`], [`console`]: a 16550A at 0x3f8; the tail of its output; the search for a panic in it
+//! - [`virtio`]: network, block, entropy and balloon devices; [`worker`]: the threads that serve them
 //! - [`pci`]: configuration mechanism 1, BARs, a host bridge
 //! - [`pvpanic`]: the panic register, at I/O port 0x505 and as a PCI function
 //! - [`shim`]: the registers of the guest-shim, at I/O ports and as a PCI function
@@ -16,6 +17,8 @@ pub mod power;
 pub mod pvpanic;
 pub mod serial;
 pub mod shim;
+pub mod virtio;
+pub mod worker;
 
 use std::fmt;
 

@@ -1,6 +1,8 @@
 //! One PCI bus: configuration mechanism 1 (PCI Local Bus Specification 3.0, 3.2.2.3.2), a host bridge, and functions
 //! whose BARs are placed before the guest starts, because no firmware would do it.
 mod header;
+pub mod intx;
+pub mod msix;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
