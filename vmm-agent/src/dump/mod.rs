@@ -25,6 +25,7 @@ pub mod limits;
 pub mod outcome;
 pub mod port;
 pub mod progress;
+mod send_error;
 pub mod sender;
 pub mod source;
 pub mod spool;
