@@ -1,8 +1,8 @@
-//! The arguments: one variant per command, each with its arguments in the command's own module.
+//! The command line as a whole; each command's arguments are in its own module.
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser};
 
-use crate::commands;
+use crate::commands::Command;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -22,27 +22,6 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// The commands. A new one is a module in `commands/`, a variant here and a line in `commands::run`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Show the whole road once: a guest panics, its core arrives and is proved.
-    Demo(commands::demo::Args),
-    /// Run a guest whose memory is saved when it crashes.
-    Run(commands::run::Args),
-    /// List, inspect, dump and stop the machines on this host.
-    Vms(commands::vms::Args),
-    /// Receive dumps, store and prove them, and serve the API.
-    Serve(commands::serve::Args),
-    /// List, inspect, verify and fetch stored cores.
-    Cores(commands::cores::Args),
-    /// Send an existing vmcore to a receiver.
-    Send(commands::send::Args),
-    /// Print the completions of a shell.
-    Completions(commands::completions::CompletionsArgs),
-    /// Print the manual page.
-    Man(commands::completions::ManArgs),
 }
 
 /// Reads the arguments; a mistake in them ends the process with a hint and exit code 2.

@@ -11,9 +11,9 @@ mod vm_sockets;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = cli::parse();
-    output::start_log(&cli.command);
-    match commands::run(cli.command) {
+    let command = cli::parse().command;
+    output::start_log(command.log_level());
+    match command.run(cli::parser()) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             output::complain(&failure);

@@ -8,15 +8,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::Command;
 use crate::cli_failure::Failure;
 
-/// Sends log lines to standard error; `COREFERRY_LOG` chooses what is logged, such as `debug`.
-pub(crate) fn start_log(command: &Command) {
-    let default = match command {
-        Command::Serve(_) => "info",
-        _ => "warn",
-    };
+/// Sends log lines to standard error; `COREFERRY_LOG` chooses what is logged, such as `debug`, else `default` does.
+pub(crate) fn start_log(default: &str) {
     let filter = EnvFilter::try_from_env("COREFERRY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let _ = tracing_subscriber::fmt()
@@ -113,6 +108,6 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(8 << 30), "8.0 GiB");
-        assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!(bytes(u64::MAX), "16383.9 PiB", "never rounded up");
     }
 }

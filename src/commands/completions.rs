@@ -5,7 +5,6 @@ use std::io::{self, Write as _};
 use anyhow::Context as _;
 use clap_complete::Shell;
 
-use crate::cli;
 use crate::cli_failure::{Exit, Failure, Outcome};
 
 /// Arguments of `completions`.
@@ -26,15 +25,14 @@ pub(crate) struct ManArgs {
 }
 
 /// Prints the completions of a shell.
-pub(crate) fn completions(args: &CompletionsArgs) -> Outcome {
+pub(crate) fn completions(args: &CompletionsArgs, mut parser: clap::Command) -> Outcome {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut cli::parser(), "coreferry", &mut text);
+    clap_complete::generate(args.shell, &mut parser, "coreferry", &mut text);
     print(&text)
 }
 
 /// Prints a manual page.
-pub(crate) fn manual(args: &ManArgs) -> Outcome {
-    let mut page = cli::parser();
+pub(crate) fn manual(args: &ManArgs, mut page: clap::Command) -> Outcome {
     page.build();
     for name in &args.command {
         let Some(sub) = page.find_subcommand(name) else {

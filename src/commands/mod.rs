@@ -8,19 +8,51 @@ pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod vms;
 
-use crate::cli::Command;
+use clap::Subcommand;
+
 use crate::cli_failure::Outcome;
 
-/// Runs one command to its end.
-pub(crate) fn run(command: Command) -> Outcome {
-    match command {
-        Command::Demo(args) => demo::run(&args),
-        Command::Run(args) => run::run(args),
-        Command::Vms(args) => vms::run(args),
-        Command::Serve(args) => serve::run(args),
-        Command::Cores(args) => cores::run(args),
-        Command::Send(args) => send::run(args),
-        Command::Completions(args) => completions::completions(&args),
-        Command::Man(args) => completions::manual(&args),
+/// The commands. A new one is a module, a variant, and a line in [`Command::run`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole road once: a guest panics, its core arrives and is proved.
+    Demo(demo::Args),
+    /// Run a guest whose memory is saved when it crashes.
+    Run(run::Args),
+    /// List, inspect, dump and stop the machines on this host.
+    Vms(vms::Args),
+    /// Receive dumps, store and prove them, and serve the API.
+    Serve(serve::Args),
+    /// List, inspect, verify and fetch stored cores.
+    Cores(cores::Args),
+    /// Send an existing vmcore to a receiver.
+    Send(send::Args),
+    /// Print the completions of a shell.
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page.
+    Man(completions::ManArgs),
+}
+
+impl Command {
+    /// What is logged where nobody said otherwise: a daemon tells what it does, a tool only what goes wrong.
+    pub(crate) fn log_level(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info",
+            _ => "warn",
+        }
+    }
+
+    /// Runs it to its end. `parser` is the whole command line, for completions and the manual page.
+    pub(crate) fn run(self, parser: clap::Command) -> Outcome {
+        match self {
+            Self::Demo(args) => demo::run(&args),
+            Self::Run(args) => run::run(args),
+            Self::Vms(args) => vms::run(args),
+            Self::Serve(args) => serve::run(args),
+            Self::Cores(args) => cores::run(args),
+            Self::Send(args) => send::run(args),
+            Self::Completions(args) => completions::completions(&args, parser),
+            Self::Man(args) => completions::manual(&args, parser),
+        }
     }
 }

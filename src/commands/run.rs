@@ -31,9 +31,12 @@ const CHOOSE_ANOTHER: &str = "choose another --name or --api";
                         Example: coreferry run --kernel guest.elf --mem-mib 512 --netdump 192.0.2.7 --spool /var/spool/coreferry"
 )]
 pub(crate) struct Args {
-    /// Kernel to boot: a plain ELF64 executable.
+    /// Kernel to boot: a Linux bzImage (vmlinuz), an ELF kernel with a PVH entry (vmlinux), or a plain ELF64 executable.
     #[arg(long, value_name = "FILE")]
     kernel: PathBuf,
+    /// Initial RAM disk of a Linux kernel.
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
     /// Its command line.
     #[arg(long, value_name = "STR", default_value = "", allow_hyphen_values = true)]
     append: String,
@@ -154,6 +157,7 @@ impl Args {
             targets: self.targets()?,
             name: self.name,
             kernel: KernelImage::File(self.kernel),
+            initrd: self.initrd.map(KernelImage::File),
             append: self.append,
             mem_mib: self.mem_mib,
             vcpus: self.vcpus,

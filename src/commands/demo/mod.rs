@@ -122,6 +122,7 @@ fn machine(args: &Args, receiver: SocketAddrV4, events: mpsc::Sender<AgentEvent>
     AgentConfig {
         name: NAME.to_owned(),
         kernel: KernelImage::Bytes(guest_shim::DEMO_GUEST_ELF),
+        initrd: None,
         append: String::new(),
         mem_mib: args.mem_mib,
         vcpus: 2,
