@@ -106,7 +106,7 @@ fn list(api: Option<PathBuf>, shown: &Shown) -> Outcome {
         Some(socket) => vms.extend(
             Client::unix(socket)
                 .get::<Vec<VmSummary>>("/api/v1/vms")
-                .map_err(explain)?,
+                .map_err(|error| explain(&error))?,
         ),
         // A socket that does not answer is one that a killed process left behind: no machine.
         None => vms.extend(
@@ -138,7 +138,9 @@ fn list(api: Option<PathBuf>, shown: &Shown) -> Outcome {
 }
 
 fn info(client: &Client, args: &NamedShown) -> Outcome {
-    let vm: VmInfo = client.get(&path_of(&args.named.name)).map_err(explain)?;
+    let vm: VmInfo = client
+        .get(&path_of(&args.named.name))
+        .map_err(|error| explain(&error))?;
     if args.shown.json {
         output::json(&vm)?;
         return Ok(Exit::Ok);
@@ -176,8 +178,8 @@ fn dump(client: &Client, args: &DumpArgs) -> Outcome {
     let path = format!("{}/dumps", path_of(&args.named.name));
     let answer = client
         .post(&path, &[("idempotency-key", &key)], body)
-        .map_err(explain)?;
-    let mut dump: Dump = client.decode(&answer.body).map_err(explain)?;
+        .map_err(|error| explain(&error))?;
+    let mut dump: Dump = client.decode(&answer.body).map_err(|error| explain(&error))?;
     if !args.no_wait {
         dump = wait_for(client, dump)?;
     }
@@ -202,7 +204,7 @@ fn wait_for(client: &Client, mut dump: Dump) -> Result<Dump, Failure> {
     let path = format!("/api/v1/dumps/{}", dump.id);
     while !dump.state.is_final() {
         std::thread::sleep(DUMP_POLL);
-        dump = client.get(&path).map_err(explain)?;
+        dump = client.get(&path).map_err(|error| explain(&error))?;
         bar.set_length(dump.bytes_total);
         bar.set_position(dump.bytes_acked);
     }
@@ -225,7 +227,7 @@ fn act(api: Option<PathBuf>, name: &str, verb: &str) -> Outcome {
     let client = reach(api, name)?;
     client
         .post(&format!("{}/{verb}", path_of(name)), &[], Vec::new())
-        .map_err(explain)?;
+        .map_err(|error| explain(&error))?;
     Ok(Exit::Ok)
 }
 
@@ -266,8 +268,8 @@ fn path_of(name: &str) -> String {
 }
 
 /// An API error with its exit code.
-fn explain(error: ClientError) -> Failure {
-    let exit = match (&error, error.status()) {
+fn explain(error: &ClientError) -> Failure {
+    let exit = match (error, error.status()) {
         (ClientError::Unreachable { .. }, _) => Exit::Unreachable,
         (_, Some(401 | 403)) => Exit::Denied,
         (_, Some(404)) => Exit::NothingMatched,
