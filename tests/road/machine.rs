@@ -1,4 +1,5 @@
 //! A folder that stands for a host, and machines that run in it under `coreferry run`.
+#![allow(dead_code, reason = "each test file uses its own part of this module")]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
