@@ -422,6 +422,7 @@ fn receiving_info(summary: CoreSummary, head: journal::SessionHead) -> CoreInfo 
         kernel_header: None,
         note: None,
         duplicate_packets: 0,
+        repaired: false,
         files: Vec::new(),
         summary,
     }

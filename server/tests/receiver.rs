@@ -198,6 +198,30 @@ fn any_order_and_repetition_gives_the_same_file() {
 }
 
 #[test]
+fn the_first_page_of_a_second_dump_is_put_into_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = start(dir.path());
+    let mut bytes = pattern(40_960);
+    bytes[..22].copy_from_slice(b"minidump FreeBSD/amd64");
+    let mut sender = Sender::connect(receiver.netdump_addr(), b"");
+    // The page goes to where the first dump ended; this dump is longer, so that its own data comes there later.
+    for (index, part) in bytes[..4096].chunks(1448).enumerate() {
+        sender.data(32_768 + index as u64 * 1448, part);
+    }
+    for (index, part) in bytes[4096..].chunks(1448).enumerate() {
+        sender.data(4096 + index as u64 * 1448, part);
+    }
+    sender.kernel_header(&header(40_960));
+    sender.finish();
+    let core = only(&receiver);
+    assert_eq!(core.state, CoreState::Complete, "{core:?}");
+    assert_eq!(core.format, "minidump");
+    let stored = receiver.cores().vmcore(&core.id).unwrap();
+    assert!(std::fs::read(stored.path).unwrap() == bytes);
+    assert!(receiver.cores().verify(&core.id).unwrap().ok);
+}
+
+#[test]
 fn an_encrypted_dump_keeps_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let receiver = start(dir.path());

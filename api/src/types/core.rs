@@ -199,6 +199,10 @@ pub struct CoreInfo {
     pub note: Option<NoteFacts>,
     /// Datagrams that came in more than once.
     pub duplicate_packets: u64,
+    /// Whether the first page had been sent to a wrong place, as the second dump after one boot of FreeBSD does it, and
+    /// was put into its own.
+    #[serde(default)]
+    pub repaired: bool,
     /// The files of this core.
     pub files: Vec<CoreFile>,
 }

@@ -86,7 +86,7 @@ fn open(
 ) -> io::Result<()> {
     let socket = UdpSocket::bind(SocketAddrV4::new(*dialled.ip(), 0))?;
     socket.connect(peer)?;
-    os::enlarge_buffer(&socket);
+    os::prepare_session_socket(&socket)?;
     let limits = SessionLimits {
         silent_after: shared.rules.silent_after,
         linger: shared.rules.linger,

@@ -3,20 +3,24 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use netdump::{Accepted, FinishTicket, Rejected, Session, SessionEvent, Ticket};
 
 use super::{Counters, Handle, Shared};
-use crate::limits::{BATCH_DATAGRAMS, DATAGRAM_BYTES_MAX, STOP_LOOK};
+use crate::limits::{BATCH_DATAGRAMS, STOP_LOOK};
 use crate::store::examine::Ending;
 use crate::store::journal::SessionHead;
 use crate::store::spool::{Spool, SpoolError};
 use crate::{escape, os};
 
-/// Room for a batch: datagrams are packed one behind the other, and each needs the largest length free before it comes.
-const BATCH_BYTES: usize = 512 * 1024;
+/// Room for a batch: datagrams are packed one behind the other, and a train of the largest length needs to fit.
+const BATCH_BYTES: usize = 256 * 1024;
+/// Longest train of datagrams that the kernel hands out at once.
+const TRAIN_BYTES_MAX: usize = 65_536;
+/// Acknowledgements sent by one call; the kernel takes at least 64 (UDP_MAX_SEGMENTS).
+const ACKS_AT_ONCE: usize = 64;
 
 /// The thread of one session.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(super) struct SessionThread {
     /// Whether the sender is one of ours, once that was looked up in the present silence.
     is_ours: Option<bool>,
     last_refusal: Option<String>,
+    /// Whether many acknowledgements may leave by one call.
+    acks_in_one_call: bool,
 }
 
 /// Data of a batch that is contiguous in the file.
@@ -50,6 +56,7 @@ impl SessionThread {
             heard_at: Instant::now(),
             is_ours: None,
             last_refusal: None,
+            acks_in_one_call: true,
         }
     }
 
@@ -83,12 +90,12 @@ impl SessionThread {
                     self.end(ending);
                     return Ok(());
                 }
-                self.send_acks()?;
             } else if self.is_silent_ours() {
                 self.end(self.silent());
                 return Ok(());
             }
             self.session.handle_timeout(self.shared.now());
+            self.send_acks()?;
             match self.session.poll_event() {
                 Some(SessionEvent::LingerOver) => return Ok(()),
                 Some(SessionEvent::Silent) => {
@@ -102,21 +109,34 @@ impl SessionThread {
 
     /// Waits for a datagram, then takes all that are there, up to a burst. Gives their lengths.
     fn receive_batch(&self, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
-        let socket = &self.handle.socket;
+        let lens = self.receive_now(buffer)?;
+        if !lens.is_empty() {
+            return Ok(lens);
+        }
         let until_deadline = self.session.poll_timeout().map(|at| at.since(self.shared.now()));
-        let wait = until_deadline.map_or(STOP_LOOK, |left| left.min(STOP_LOOK));
-        socket.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
-        let mut lens = Vec::new();
+        let patience = until_deadline.map_or(STOP_LOOK, |left| left.min(STOP_LOOK));
+        os::wait(&self.handle.socket, patience)?;
+        self.receive_now(buffer)
+    }
+
+    /// Takes the datagrams that are there.
+    fn receive_now(&self, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
+        let mut lens = Vec::with_capacity(BATCH_DATAGRAMS);
         let mut at = 0;
         while lens.len() < BATCH_DATAGRAMS {
-            let Some(room) = buffer.get_mut(at..).filter(|room| room.len() >= DATAGRAM_BYTES_MAX) else {
+            let Some(room) = buffer.get_mut(at..).filter(|room| room.len() >= TRAIN_BYTES_MAX) else {
                 break;
             };
-            let Some(len) = os::receive(socket, room, lens.is_empty())? else {
+            let Some(train) = os::receive(&self.handle.socket, room)? else {
                 break;
             };
-            lens.push(len);
-            at += len;
+            let whole = train.len / train.segment_len;
+            lens.extend(std::iter::repeat_n(train.segment_len, whole));
+            let rest = train.len % train.segment_len;
+            if rest > 0 {
+                lens.push(rest);
+            }
+            at += train.len;
         }
         Ok(lens)
     }
@@ -147,6 +167,11 @@ impl SessionThread {
                 Ok(Accepted::Herald | Accepted::Repeated) => {}
                 Err(why) => self.note_refusal(&why),
             }
+        }
+        if let Some(page) = self.session.displaced_page()
+            && let Some(spool) = &mut self.spool
+        {
+            spool.first_page_is_at(page.offset, page.len_bytes).map_err(storage)?;
         }
         for run in runs {
             self.spool()?.write_run(run.offset, &run.slices).map_err(storage)?;
@@ -259,16 +284,16 @@ impl SessionThread {
 
     /// Sends the acknowledgements that are due.
     fn send_acks(&mut self) -> io::Result<()> {
-        let mut ack = [0; 4];
-        while let Some(len) = self.session.poll_ack(&mut ack) {
-            match self.handle.socket.send(ack.get(..len).unwrap_or_default()) {
-                // One that is lost comes again when the sender asks again.
-                Ok(_) => {}
-                Err(why) if is_passing(&why) => {}
-                Err(why) => return Err(why),
+        const ACK_LEN: u16 = 4;
+        let mut acks = [0; ACKS_AT_ONCE * ACK_LEN as usize];
+        loop {
+            let len = self.session.poll_acks(&mut acks);
+            if len == 0 {
+                return Ok(());
             }
+            let acks = acks.get(..len).unwrap_or_default();
+            os::send_segments(&self.handle.socket, acks, ACK_LEN, &mut self.acks_in_one_call)?;
         }
-        Ok(())
     }
 
     /// Whether a sender of ours, which never pauses for long, has been silent for its shorter time.
@@ -321,17 +346,4 @@ fn storage(why: SpoolError) -> Ending {
         SpoolError::TooFragmented => Ending::Refused(why.to_string()),
         SpoolError::Io { .. } => Ending::Storage(why.to_string()),
     }
-}
-
-/// Errors of sending that pass: an ICMP message of a peer that restarts, a full queue.
-fn is_passing(why: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, Interrupted, NetworkUnreachable, WouldBlock};
-    let kinds = [
-        ConnectionRefused,
-        HostUnreachable,
-        NetworkUnreachable,
-        WouldBlock,
-        Interrupted,
-    ];
-    kinds.contains(&why.kind()) || why.raw_os_error() == Some(nix::libc::ENOBUFS)
 }

@@ -75,6 +75,11 @@ impl Chunks {
         }
     }
 
+    /// Bytes at `offset` have changed in a way that was not absorbed.
+    pub(crate) fn touched(&mut self, offset: u64) {
+        self.chunks.insert(offset / CHUNK_BYTES, Chunk::Dirty);
+    }
+
     /// Ends the hashing of a chunk.
     fn close(&mut self, index: u64) {
         if let Some(chunk) = self.chunks.get_mut(&index)
@@ -96,7 +101,10 @@ impl Chunks {
             let digest = match chunk {
                 Chunk::Open { hasher, .. } => *hasher.finalize().as_bytes(),
                 Chunk::Closed(digest) => digest,
-                Chunk::Dirty => digest_of(file, &received_in(received, index))?,
+                Chunk::Dirty => match received_in(received, index) {
+                    nothing if nothing.is_empty() => continue,
+                    ranges => digest_of(file, &ranges)?,
+                },
             };
             digests.insert(index, digest);
         }

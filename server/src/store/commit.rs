@@ -47,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) kernel_header: Vec<u8>,
     pub(crate) key: Vec<u8>,
     pub(crate) duplicate_packets: u64,
+    /// Whether the first page had to be put into its place.
+    pub(crate) repaired: bool,
 }
 
 /// A core that is on disk.
@@ -174,6 +176,7 @@ fn describe(session: &Session, header: Option<&KernelHeader>, facts: &Facts, exa
         kernel_header: header.map(facts::header_facts),
         note: facts.note.clone(),
         duplicate_packets: session.duplicate_packets,
+        repaired: session.repaired,
         files: Vec::new(),
     }
 }

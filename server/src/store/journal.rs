@@ -15,6 +15,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::layout;
+use super::spool::without;
 use crate::limits::{EXTENTS_MAX, JOURNAL_BYTES_MAX};
 
 /// What is known of a session when its first bytes come.
@@ -42,6 +43,8 @@ struct FirstLine {
 
 /// `kind` of a record that names received bytes.
 const KIND_RECEIVED: u32 = 0x5256_4431;
+/// `kind` of a record that takes received bytes back.
+const KIND_FORGOTTEN: u32 = 0x4647_5431;
 /// `kind` of a record that says everything before it is on the disk.
 const KIND_SYNC: u32 = 0x5359_4e31;
 /// Space set aside for a journal: some thousand records.
@@ -95,6 +98,13 @@ impl Journal {
         }
         self.append(KIND_RECEIVED, offset, length)?;
         self.last = Some((offset, length));
+        Ok(())
+    }
+
+    /// Records that bytes turned out to belong elsewhere.
+    pub(crate) fn forgotten(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        self.append(KIND_FORGOTTEN, offset, length)?;
+        self.last = None;
         Ok(())
     }
 
@@ -184,6 +194,9 @@ fn read(file: &File) -> io::Result<Recovered> {
             let range = offset..offset.saturating_add(length);
             // One range too many is left out: the core then knows of less than arrived, never of more.
             let _ = received.insert(range);
+        }
+        if kind == KIND_FORGOTTEN {
+            received = without(&received, &(offset..offset.saturating_add(length)));
         }
         position += RECORD_LEN;
     }

@@ -58,6 +58,9 @@ pub(crate) struct Manifest {
     pub note: Option<NoteFacts>,
     /// Datagrams that came more than once.
     pub duplicate_packets: u64,
+    /// Whether the first page had been sent to a wrong place and was put into its own.
+    #[serde(default)]
+    pub repaired: bool,
     /// The files beside this one.
     pub files: Vec<CoreFile>,
 }
@@ -186,6 +189,7 @@ impl Manifest {
             kernel_header: self.kernel_header.clone(),
             note: self.note.clone(),
             duplicate_packets: self.duplicate_packets,
+            repaired: self.repaired,
             files: self.files.clone(),
         }
     }

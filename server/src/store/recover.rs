@@ -74,6 +74,7 @@ fn recover_one(root: &Path, dir: &Path) -> Result<bool, Box<dyn std::error::Erro
         kernel_header,
         key,
         duplicate_packets: 0,
+        repaired: false,
     };
     let kept = commit::commit(session, Ending::LeftOver)?;
     tracing::info!(core = %kept.manifest.id, state = %kept.manifest.state, "left-over session kept");

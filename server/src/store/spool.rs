@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub(crate) struct Spool {
     reserve: Reserve,
     write_back: WriteBack,
     unsynced_bytes: u64,
+    /// Whether the first page had to be put into its place.
+    repaired: bool,
 }
 
 impl Spool {
@@ -88,6 +91,7 @@ impl Spool {
             received: Extents::new(EXTENTS_MAX),
             reserve,
             unsynced_bytes: 0,
+            repaired: false,
         })
     }
 
@@ -115,6 +119,24 @@ impl Spool {
         let need = reserve_needed(self.chunks.len(), self.received.len());
         let reserve = io_error("set aside space in", &self.dir.join(layout::RESERVE));
         self.reserve.grow_to(need).map_err(reserve)
+    }
+
+    /// The dump's first page was sent to `offset` instead of 0, as the second dump after one boot does it. It is put
+    /// into its place and no longer counts as the bytes of the other one. Does nothing when that is done already.
+    pub(crate) fn first_page_is_at(&mut self, offset: u64, len_bytes: u64) -> Result<(), SpoolError> {
+        let page = offset..offset.saturating_add(len_bytes);
+        if self.repaired || !self.received.contains(&page) {
+            return Ok(());
+        }
+        self.repaired = true;
+        let mut bytes = vec![0; usize::try_from(len_bytes).unwrap_or(0)];
+        let read = self.file.read_exact_at(&mut bytes, offset);
+        read.map_err(io_error("read back", &self.dir.join(layout::VMCORE_PART)))?;
+        self.write_run(0, &[&bytes])?;
+        self.received = without(&self.received, &page);
+        self.chunks.touched(offset);
+        let journal = io_error("write to", &self.dir.join(layout::JOURNAL));
+        self.journal.forgotten(offset, len_bytes).map_err(journal)
     }
 
     /// Stores bytes of the kernel dump header.
@@ -146,6 +168,7 @@ impl Spool {
             kernel_header,
             key,
             write_back,
+            repaired,
             ..
         } = self;
         let flushed = write_back.finish();
@@ -165,12 +188,24 @@ impl Spool {
             kernel_header: kernel_header.bytes,
             key: key.bytes,
             duplicate_packets,
+            repaired,
         };
         let kept = commit::commit(session, ending);
         // The lock is held until the session's directory is gone, or left to the next start.
         drop(journal);
         kept
     }
+}
+
+/// A set of ranges without those of `hole`.
+pub(crate) fn without(set: &Extents, hole: &Range<u64>) -> Extents {
+    let mut rest = Extents::new(EXTENTS_MAX);
+    for range in set {
+        // One range more than before at most, and that only in a set that was far from full.
+        let _ = rest.insert(range.start..range.end.min(hole.start));
+        let _ = rest.insert(range.start.max(hole.end)..range.end);
+    }
+    rest
 }
 
 /// The ending when storage failed at the last moment.
