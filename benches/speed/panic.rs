@@ -125,6 +125,7 @@ fn machine(
     AgentConfig {
         name: "bench".to_owned(),
         kernel: KernelImage::Bytes(guest_shim::DEMO_GUEST_ELF),
+        initrd: None,
         append: format!("mode=panic touch_mib={touched_mib}"),
         mem_mib: touched_mib + 64,
         vcpus: 2,

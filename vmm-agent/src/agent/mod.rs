@@ -55,6 +55,8 @@ pub struct AgentConfig {
     pub name: String,
     /// Its kernel.
     pub kernel: KernelImage,
+    /// Its initial RAM disk.
+    pub initrd: Option<KernelImage>,
     /// The kernel's command line.
     pub append: String,
     /// Memory in MiB.

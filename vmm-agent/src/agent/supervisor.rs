@@ -461,6 +461,7 @@ fn boot_incarnation(config: &AgentConfig, number: u64, inputs: &Sender<Input>) -
     let (events, heard) = mpsc::channel();
     let guest = IncarnationConfig {
         kernel: config.kernel.clone(),
+        initrd: config.initrd.clone(),
         append: config.append.clone(),
         mem_mib: config.mem_mib,
         vcpus: config.vcpus,

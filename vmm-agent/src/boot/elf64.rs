@@ -8,29 +8,61 @@ use std::io::Cursor;
 use guest_shim::boot::{
     BOOT_INFO_GPA, BootInfo, COMMAND_LINE_GPA, COMMAND_LINE_LEN, IMAGE_MIN_GPA, MAGIC, RANGES_MAX, RamRange, VERSION,
 };
+use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{Elf, KernelLoader};
 
 use super::{KernelError, tables};
 use crate::kvm::{LongModeEntry, Start};
 use crate::memory::{Bytes, GuestAddress, GuestMemory};
 
-/// Loads `image` and returns how each of `vcpus` vCPUs starts.
+/// An executable that lies in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loaded {
+    pub(super) entry: u64,
+    /// End of its highest segment.
+    pub(super) end: u64,
+    /// Entry of the PVH protocol, if a note names one.
+    pub(super) pvh_entry: Option<u64>,
+}
+
+/// Copies the segments of `image` into memory.
 ///
 /// # Errors
 /// [`KernelError`] if it is no such executable or does not fit.
-pub fn load(memory: &GuestMemory, image: &[u8], command_line: &str, vcpus: u8) -> Result<Vec<Start>, KernelError> {
+pub(super) fn load(memory: &GuestMemory, image: &[u8]) -> Result<Loaded, KernelError> {
     check(image).map_err(|why| KernelError::Format { why })?;
     let mem_mib = memory.len_bytes() >> 20;
     let lowest = Some(GuestAddress(IMAGE_MIN_GPA));
     let loaded = Elf::load(memory.ram(), None, &mut Cursor::new(image), lowest)
         .map_err(|source| KernelError::Load { mem_mib, source })?;
+    let pvh_entry = match loaded.pvh_boot_cap {
+        PvhBootCapability::PvhEntryPresent(entry) => Some(entry.0),
+        _ => None,
+    };
+    Ok(Loaded {
+        entry: loaded.kernel_load.0,
+        end: loaded.kernel_end,
+        pvh_entry,
+    })
+}
+
+/// Puts down what goes with a plain executable and says how each of `vcpus` vCPUs starts.
+///
+/// # Errors
+/// [`KernelError`] if it does not fit.
+pub(super) fn finish(
+    memory: &GuestMemory,
+    loaded: &Loaded,
+    command_line: &str,
+    vcpus: u8,
+) -> Result<Vec<Start>, KernelError> {
     let ram_end = memory.ranges().last().and_then(vmcore::MemoryRange::end).unwrap_or(0);
     let place_error = |what| move |source| KernelError::Place { what, source };
-    let entry = tables::write(memory.ram(), ram_end).map_err(place_error("page tables"))?;
+    let entry = tables::write(memory.ram(), ram_end, tables::PLAIN_SELECTORS).map_err(place_error("page tables"))?;
     write_boot_info(memory, command_line, vcpus)?;
     let start = |index| {
         Start::LongMode(LongModeEntry {
-            rip: loaded.kernel_load.0,
+            rip: loaded.entry,
             rdi: u64::from(index),
             rsi: BOOT_INFO_GPA,
             ..entry
@@ -138,6 +170,10 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn load(memory: &GuestMemory, image: &[u8], command_line: &str, vcpus: u8) -> Result<Vec<Start>, KernelError> {
+        finish(memory, &super::load(memory, image)?, command_line, vcpus)
+    }
 
     /// A file header, one program header and one byte of code at `gpa`.
     fn image(gpa: u64) -> Vec<u8> {

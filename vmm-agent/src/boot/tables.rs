@@ -2,12 +2,10 @@
 use crate::kvm::LongModeEntry;
 use crate::memory::{Bytes, GuestAddress, GuestMemoryError, GuestRam};
 
-/// Descriptor table: three entries of 8 bytes.
+/// Descriptor table: four entries of 8 bytes.
 const GDT_GPA: u64 = 0x500;
-/// Selector of the 64-bit code segment.
-const CODE_SELECTOR: u16 = 0x08;
-/// Selector of the data segment.
-const DATA_SELECTOR: u16 = 0x10;
+/// Selectors of the 64-bit code segment and of the data segment in plain guests.
+pub(super) const PLAIN_SELECTORS: (u16, u16) = (0x08, 0x10);
 /// Top page table.
 const TOP_GPA: u64 = 0x9000;
 /// Second level, one entry for each GiB.
@@ -32,8 +30,9 @@ const CODE_DESCRIPTOR: u64 = 0x00af_9b00_0000_ffff;
 /// Flat data: present, writable.
 const DATA_DESCRIPTOR: u64 = 0x00cf_9300_0000_ffff;
 
-/// Writes the tables for RAM that ends at `ram_end`; the result lacks only the first instruction and the arguments.
-pub(super) fn write(ram: &GuestRam, ram_end: u64) -> Result<LongModeEntry, GuestMemoryError> {
+/// Writes the tables for RAM that ends at `ram_end`, with the code and data segments at `selectors` (multiples of 8, below
+/// 0x20); the result lacks only the first instruction and the arguments.
+pub(super) fn write(ram: &GuestRam, ram_end: u64, selectors: (u16, u16)) -> Result<LongModeEntry, GuestMemoryError> {
     let gibs = ram_end.div_ceil(GIB).clamp(MAPPED_MIN_GIB, MAPPED_MAX_GIB);
     let table = PRESENT | WRITABLE | USER;
     ram.write_obj((GIB_GPA | table).to_le(), GuestAddress(TOP_GPA))?;
@@ -44,16 +43,21 @@ pub(super) fn write(ram: &GuestRam, ram_end: u64) -> Result<LongModeEntry, Guest
         let entries: Vec<u8> = (0..512).flat_map(|index| page(index).to_le_bytes()).collect();
         ram.write_slice(&entries, GuestAddress(pages_gpa))?;
     }
-    let descriptors = [0, CODE_DESCRIPTOR, DATA_DESCRIPTOR].map(u64::to_le_bytes).concat();
-    ram.write_slice(&descriptors, GuestAddress(GDT_GPA))?;
+    let mut descriptors = [0_u64; 4];
+    for (selector, descriptor) in [(selectors.0, CODE_DESCRIPTOR), (selectors.1, DATA_DESCRIPTOR)] {
+        if let Some(slot) = descriptors.get_mut(usize::from(selector / 8)) {
+            *slot = descriptor;
+        }
+    }
+    ram.write_slice(&descriptors.map(u64::to_le_bytes).concat(), GuestAddress(GDT_GPA))?;
     Ok(LongModeEntry {
         rip: 0,
         rdi: 0,
         rsi: 0,
         page_table_gpa: TOP_GPA,
         gdt_gpa: GDT_GPA,
-        gdt_limit: 3 * 8 - 1,
-        code_selector: CODE_SELECTOR,
-        data_selector: DATA_SELECTOR,
+        gdt_limit: 4 * 8 - 1,
+        code_selector: selectors.0,
+        data_selector: selectors.1,
     })
 }

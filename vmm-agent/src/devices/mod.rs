@@ -9,12 +9,16 @@
 //! - [`pci`]: configuration mechanism 1, BARs, a host bridge
 //! - [`pvpanic`]: the panic register, at I/O port 0x505 and as a PCI function
 //! - [`shim`]: the registers of the guest-shim, at I/O ports and as a PCI function
-//! - [`power`]: power off and the three ways to reset
+//! - [`power`]: power management, power off and the three ways to reset
+//! - [`rtc`]: the clock with its memory
+//! - [`fw_cfg`]: where guests say that their VMCOREINFO lies
 pub mod bus;
 pub mod console;
 pub mod pci;
+pub mod fw_cfg;
 pub mod power;
 pub mod pvpanic;
+pub mod rtc;
 pub mod serial;
 pub mod shim;
 pub mod virtio;

@@ -1,8 +1,19 @@
-//! Power off, and the three ways in which a PC guest resets itself. None of them is a crash.
+//! Power management, power off, and the three ways in which a PC guest resets itself. None of them is a crash.
+use std::time::Instant;
+
 use super::{IoOutcome, PioDevice, Signal, get, put};
 
-/// PM1a control register (ACPI specification 4.8.3.2.1), at the port that QEMU's q35 machine uses.
+/// PM1a event registers (ACPI specification 4.8.3.1): status and enable, one word each. Power management lies at the ports
+/// that QEMU's q35 machine uses.
+pub const PM1A_EVENT_PORT: u16 = 0x600;
+/// PM1a control register (ACPI specification 4.8.3.2.1).
 pub const PM1A_CONTROL_PORT: u16 = 0x604;
+/// Power management timer (ACPI specification 4.8.3.3).
+pub const PM_TIMER_PORT: u16 = 0x608;
+/// Number of ports from [`PM1A_EVENT_PORT`] on.
+pub const POWER_PORTS: u16 = 12;
+/// What the FADT tells guests to write into the reset register.
+pub const RESET_VALUE: u8 = 0x06;
 /// Reset control register of PIIX3 and ICH chipsets (Intel 82371AB datasheet, 4.3), named in the FADT as reset register.
 pub const RESET_PORT: u16 = 0xcf9;
 /// First port of the keyboard controller (i8042); the second is [`KEYBOARD_COMMAND_PORT`].
@@ -18,34 +29,73 @@ const SLEEP_TYPE: u64 = 7 << 10;
 const SCI_ENABLE: u64 = 1;
 /// RCPU: reset when it goes to one.
 const RESET_CPU: u64 = 1 << 2;
+/// Frequency of the power management timer in Hz.
+const PM_TIMER_HZ: u128 = 3_579_545;
 /// Command that pulses output line 0, which is wired to reset (8042 data sheet, command 0xf0 to 0xff).
 const PULSE_RESET: u64 = 0xfe;
 
-/// The PM1a control register.
-#[derive(Debug, Default)]
+/// The PM1a registers and the power management timer, from [`PM1A_EVENT_PORT`] on. Nothing ever raises an event.
+#[derive(Debug)]
 pub struct PowerManagement {
+    enable: u64,
     control: u64,
+    started: Instant,
+}
+
+impl Default for PowerManagement {
+    fn default() -> Self {
+        PowerManagement {
+            enable: 0,
+            control: 0,
+            started: Instant::now(),
+        }
+    }
+}
+
+const STATUS: u64 = 0;
+const ENABLE: u64 = 2;
+const CONTROL: u64 = (PM1A_CONTROL_PORT - PM1A_EVENT_PORT) as u64;
+const TIMER: u64 = (PM_TIMER_PORT - PM1A_EVENT_PORT) as u64;
+
+impl PowerManagement {
+    /// The timer: 32 bits that go round every 20 minutes.
+    fn ticks(&self) -> u64 {
+        let ticks = self.started.elapsed().as_nanos() * PM_TIMER_HZ / 1_000_000_000;
+        u64::try_from(ticks & 0xffff_ffff).unwrap_or(0)
+    }
 }
 
 impl PioDevice for PowerManagement {
     fn read(&mut self, offset: u64, data: &mut [u8]) -> IoOutcome {
-        if offset != 0 {
-            return IoOutcome::BadAccess("PM1a control is read from its first port");
+        match offset {
+            // A double word takes status and enable at once.
+            STATUS => put(data, self.enable << 16),
+            ENABLE => put(data, self.enable),
+            CONTROL => put(data, self.control | SCI_ENABLE),
+            TIMER => put(data, self.ticks()),
+            _ => IoOutcome::BadAccess("power registers are read from their first port"),
         }
-        put(data, self.control | SCI_ENABLE)
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> IoOutcome {
-        if offset != 0 || data.len() < 2 {
-            return IoOutcome::BadAccess("PM1a control is written as a word");
-        }
         let value = get(data);
-        // SLP_EN reads as zero.
-        self.control = value & 0xffff & !SLEEP_ENABLE;
-        if value & SLEEP_ENABLE != 0 && value & SLEEP_TYPE == 0 {
-            return IoOutcome::Signal(Signal::PowerOff);
+        match (offset, data.len()) {
+            // Writing ones clears status bits, of which none is ever set.
+            (STATUS, 2) => IoOutcome::Done,
+            (ENABLE, 2) => {
+                self.enable = value;
+                IoOutcome::Done
+            }
+            (CONTROL, 2..) => {
+                // SLP_EN reads as zero.
+                self.control = value & 0xffff & !SLEEP_ENABLE;
+                if value & SLEEP_ENABLE != 0 && value & SLEEP_TYPE == 0 {
+                    return IoOutcome::Signal(Signal::PowerOff);
+                }
+                IoOutcome::Done
+            }
+            _ => IoOutcome::BadAccess("power registers are written as words"),
         }
-        IoOutcome::Done
     }
 }
 
@@ -100,23 +150,33 @@ mod tests {
     #[test]
     fn soft_off_needs_sleep_enable_and_type_zero() {
         let mut power = PowerManagement::default();
-        assert_eq!(
-            power.write(0, &0x2000_u16.to_le_bytes()),
-            IoOutcome::Signal(Signal::PowerOff)
-        );
-        assert_eq!(
-            power.write(0, &0x2400_u16.to_le_bytes()),
-            IoOutcome::Done,
-            "another sleep state"
-        );
-        assert_eq!(
-            power.write(0, &0x0000_u16.to_le_bytes()),
-            IoOutcome::Done,
-            "no sleep enable"
-        );
+        let mut control = |value: u16| power.write(CONTROL, &value.to_le_bytes());
+        assert_eq!(control(0x2000), IoOutcome::Signal(Signal::PowerOff));
+        assert_eq!(control(0x2400), IoOutcome::Done, "another sleep state");
+        assert_eq!(control(0x0000), IoOutcome::Done, "no sleep enable");
         let mut value = [0; 2];
-        assert_eq!(power.read(0, &mut value), IoOutcome::Done);
+        assert_eq!(power.read(CONTROL, &mut value), IoOutcome::Done);
         assert_eq!(value, [1, 0]);
+    }
+
+    #[test]
+    fn events_can_be_enabled_and_never_happen() {
+        let mut power = PowerManagement::default();
+        assert_eq!(power.write(STATUS, &[0xff, 0xff]), IoOutcome::Done);
+        assert_eq!(power.write(ENABLE, &[0x20, 0x01]), IoOutcome::Done);
+        let mut both = [0; 4];
+        assert_eq!(power.read(STATUS, &mut both), IoOutcome::Done);
+        assert_eq!(both, [0, 0, 0x20, 0x01]);
+        assert!(matches!(power.write(TIMER, &[0; 4]), IoOutcome::BadAccess(_)));
+    }
+
+    #[test]
+    fn the_timer_runs() {
+        let mut power = PowerManagement::default();
+        let mut ticks = [0; 4];
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert_eq!(power.read(TIMER, &mut ticks), IoOutcome::Done);
+        assert!(u32::from_le_bytes(ticks) >= 7000, "{ticks:?}");
     }
 
     #[test]

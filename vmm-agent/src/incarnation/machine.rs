@@ -10,10 +10,12 @@ use crate::detect::Trigger;
 use crate::devices::Signal;
 use crate::devices::bus::{MmioBus, PioBus};
 use crate::devices::console::{ConsoleSink, ConsoleTail};
+use crate::devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORTS, FwCfg, VmcoreinfoPlace};
 use crate::devices::pci::{CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, PciError, PciRoot};
-use crate::devices::power::{KEYBOARD_COMMAND_PORT, KEYBOARD_PORT, Keyboard, PM1A_CONTROL_PORT};
+use crate::devices::power::{KEYBOARD_COMMAND_PORT, KEYBOARD_PORT, Keyboard, PM1A_EVENT_PORT, POWER_PORTS};
 use crate::devices::power::{PowerManagement, RESET_PORT, ResetControl};
 use crate::devices::pvpanic::{PVPANIC_PORT, Pvpanic};
+use crate::devices::rtc::{RTC_PORT, RTC_PORTS, Rtc};
 use crate::devices::serial::{SERIAL_PORT, SERIAL_PORTS, Serial};
 use crate::devices::shim::Shim;
 use crate::kvm::Exit;
@@ -27,6 +29,7 @@ pub(super) struct Machine {
     pub(super) memory: Arc<GuestMemory>,
     pub(super) console_tail: ConsoleTail,
     shim: Shim,
+    fw_cfg: FwCfg,
 }
 
 /// What came of an exit, beyond the devices.
@@ -68,9 +71,15 @@ impl Machine {
             Arc::new(Mutex::new(shim.clone())),
         );
         pio.add(
-            PM1A_CONTROL_PORT..PM1A_CONTROL_PORT + 2,
+            PM1A_EVENT_PORT..PM1A_EVENT_PORT + POWER_PORTS,
             Arc::new(Mutex::new(PowerManagement::default())),
         );
+        let fw_cfg = FwCfg::new(Arc::clone(&memory));
+        pio.add(
+            FW_CFG_PORT..FW_CFG_PORT + FW_CFG_PORTS,
+            Arc::new(Mutex::new(fw_cfg.clone())),
+        );
+        pio.add(RTC_PORT..RTC_PORT + RTC_PORTS, Arc::new(Mutex::new(Rtc::default())));
         // Before PCI, whose address register it overlaps with accesses of another width.
         pio.add(
             RESET_PORT..RESET_PORT + 1,
@@ -87,6 +96,7 @@ impl Machine {
             memory,
             console_tail,
             shim,
+            fw_cfg,
         })
     }
 
@@ -131,6 +141,11 @@ impl Machine {
         PanicRecord::parse(&bytes)
             .inspect_err(|error| tracing::debug!(%error, gpa = format_args!("{gpa:#x}"), "no panic record"))
             .ok()
+    }
+
+    /// Where the guest said by fw_cfg that its VMCOREINFO lies.
+    pub(super) fn vmcoreinfo_place(&self) -> Option<VmcoreinfoPlace> {
+        self.fw_cfg.vmcoreinfo()
     }
 
     fn happening(&self, signal: Signal) -> Happening {

@@ -22,8 +22,9 @@ use guest_shim::abi::PanicRecord;
 use vmcore::VcpuStop;
 use vmcore::elf::TextMapping;
 
-use crate::boot::{KernelError, KernelImage, elf64};
+use crate::boot::{self, BootParts, KernelError, KernelImage};
 use crate::detect::Trigger;
+use crate::devices::fw_cfg::VmcoreinfoPlace;
 use crate::devices::pci::PciError;
 use crate::devices::serial::SERIAL_IRQ;
 use crate::freeze::{FreezeError, FrozenState};
@@ -37,8 +38,10 @@ use vcpu_thread::VcpuThread;
 
 /// What a guest is made of.
 pub struct IncarnationConfig {
-    /// The kernel, a plain ELF64 executable.
+    /// The kernel: a Linux bzImage, a PVH kernel, or a plain ELF64 executable.
     pub kernel: KernelImage,
+    /// Its initial RAM disk.
+    pub initrd: Option<KernelImage>,
     /// Its command line.
     pub append: String,
     /// Memory in MiB.
@@ -112,6 +115,7 @@ pub struct Incarnation {
     vm: Vm,
     threads: Vec<JoinHandle<()>>,
     clock_at_freeze: Mutex<Option<Clock>>,
+    identity_mapped: bool,
     drain: Drain,
 }
 
@@ -131,7 +135,14 @@ impl Incarnation {
         }
         memory::deny_core_dumps()?;
         let memory = Arc::new(GuestMemory::create(config.mem_mib)?);
-        let entries = elf64::load(&memory, &config.kernel.bytes()?, &config.append, config.vcpus)?;
+        let initrd = config.initrd.as_ref().map(KernelImage::bytes).transpose()?;
+        let parts = BootParts {
+            kernel: &config.kernel.bytes()?,
+            initrd: initrd.as_deref(),
+            command_line: &config.append,
+            vcpus: config.vcpus,
+        };
+        let boot = boot::load(&memory, parts)?;
         let vm = Vm::create(system, Arc::clone(&memory))?;
         let resource = |what| move |source| BootError::Resource { what, source };
         let serial_irq = machine::irq_event().map_err(resource("event"))?;
@@ -142,9 +153,9 @@ impl Incarnation {
         let control = Arc::new(Control::new(config.vcpus));
 
         let mut vcpus = Vec::new();
-        for (index, entry) in (0..).zip(&entries) {
+        for (index, start) in (0..).zip(&boot.starts) {
             let vcpu = vm.create_vcpu(index, config.vcpus)?;
-            vcpu.start(entry)?;
+            vcpu.start(start)?;
             vcpus.push(vcpu);
         }
         let mut incarnation = Incarnation {
@@ -153,6 +164,7 @@ impl Incarnation {
             vm,
             threads: Vec::new(),
             clock_at_freeze: Mutex::new(None),
+            identity_mapped: boot.identity_mapped,
             drain,
         };
         let thread = VcpuThread {
@@ -261,10 +273,19 @@ impl Incarnation {
         self.machine.panic_record()
     }
 
-    /// Where the kernel's memory is mapped, so that debuggers read it by virtual address: plain guests start with all RAM
-    /// below the device hole mapped one to one.
+    /// Where the guest said by fw_cfg that its VMCOREINFO lies.
+    #[must_use]
+    pub fn vmcoreinfo_place(&self) -> Option<VmcoreinfoPlace> {
+        self.machine.vmcoreinfo_place()
+    }
+
+    /// Where the kernel's memory is mapped, so that debuggers read it by virtual address, if the way it was started says so:
+    /// plain guests start with all RAM below the device hole mapped one to one.
     #[must_use]
     pub fn text_mapping(&self) -> Option<TextMapping> {
+        if !self.identity_mapped {
+            return None;
+        }
         let low = self.machine.memory.ranges().first()?;
         Some(TextMapping {
             va: low.gpa,
@@ -309,6 +330,7 @@ impl fmt::Debug for IncarnationConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IncarnationConfig")
             .field("kernel", &self.kernel)
+            .field("initrd", &self.initrd)
             .field("append", &self.append)
             .field("mem_mib", &self.mem_mib)
             .field("vcpus", &self.vcpus)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kvm_bindings::{kvm_clock_data, kvm_msi, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_clock_data, kvm_msi, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -84,7 +84,12 @@ impl Vm {
             .map_err(KvmError::ioctl("place its task state"))?;
         fd.create_irq_chip()
             .map_err(KvmError::ioctl("create interrupt controllers"))?;
-        fd.create_pit2(kvm_pit_config::default())
+        // With the port by which guests measure the processor's speed against it (0x61).
+        let timer = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        fd.create_pit2(timer)
             .map_err(KvmError::ioctl("create a timer (PIT)"))?;
         for (slot, region) in (0..).zip(memory.ram().iter()) {
             let slot = kvm_userspace_memory_region {

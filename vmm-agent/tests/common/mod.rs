@@ -62,6 +62,7 @@ pub struct Guest {
 pub fn config(append: &str, mem_mib: u64, vcpus: u8, console: &Console) -> IncarnationConfig {
     IncarnationConfig {
         kernel: KernelImage::Bytes(DEMO_GUEST_ELF),
+        initrd: None,
         append: append.to_owned(),
         mem_mib,
         vcpus,
