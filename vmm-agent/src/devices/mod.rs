@@ -5,6 +5,7 @@
 //!
 //! - [`bus`]: finds the device for a port or address
 //! - [`serial`], [`console`]: a 16550A at 0x3f8; the tail of its output; the search for a panic in it
+//! - [`guest`]: the devices that a user gives a guest; [`em`]: an Intel 82540EM
 //! - [`virtio`]: network, block, entropy and balloon devices; [`worker`]: the threads that serve them
 //! - [`pci`]: configuration mechanism 1, BARs, a host bridge
 //! - [`pvpanic`]: the panic register, at I/O port 0x505 and as a PCI function
@@ -14,8 +15,10 @@
 //! - [`fw_cfg`]: where guests say that their VMCOREINFO lies
 pub mod bus;
 pub mod console;
-pub mod pci;
+pub mod em;
 pub mod fw_cfg;
+pub mod guest;
+pub mod pci;
 pub mod power;
 pub mod pvpanic;
 pub mod rtc;

@@ -89,8 +89,7 @@ impl Vm {
             flags: KVM_PIT_SPEAKER_DUMMY,
             ..Default::default()
         };
-        fd.create_pit2(timer)
-            .map_err(KvmError::ioctl("create a timer (PIT)"))?;
+        fd.create_pit2(timer).map_err(KvmError::ioctl("create a timer (PIT)"))?;
         for (slot, region) in (0..).zip(memory.ram().iter()) {
             let slot = kvm_userspace_memory_region {
                 slot,

@@ -10,7 +10,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::common::{COMMON_LEN, Common, Effect};
 use super::device::{F_EVENT_IDX, F_INDIRECT, F_VERSION_1, Identity, VirtioDevice};
@@ -72,7 +72,8 @@ pub struct VirtioPci {
     queues: u16,
     interrupt: Arc<VirtioInterrupt>,
     flags: Arc<Flags>,
-    backend: Shared<Backend>,
+    /// The worker owns it, so that wires and disks close when it ends.
+    backend: Weak<Mutex<Backend>>,
     waker: Waker,
     window: Window,
 }
@@ -102,7 +103,7 @@ pub(super) struct Backend {
     flags: Arc<Flags>,
 }
 
-/// The worker's side of a device.
+/// The worker's side of a device; its owner.
 #[derive(Debug)]
 pub struct VirtioJob(Shared<Backend>);
 
@@ -144,7 +145,7 @@ impl VirtioPci {
             queues,
             interrupt,
             flags,
-            backend: Arc::clone(&backend),
+            backend: Arc::downgrade(&backend),
             waker,
             window: Window::default(),
         };
@@ -162,12 +163,16 @@ impl VirtioPci {
             Effect::Reset => self.reset(),
             Effect::Start => {
                 let features = self.common.features();
-                lock(&self.backend).start(features);
+                if let Some(backend) = self.backend.upgrade() {
+                    lock(&backend).start(features);
+                }
                 self.waker.wake();
             }
             Effect::Enable(index, setup) => {
                 let event_idx = self.common.features() & F_EVENT_IDX != 0;
-                if let Err(broken) = lock(&self.backend).enable(index, &setup, event_idx) {
+                let backend = self.backend.upgrade();
+                let enabled = backend.map_or(Ok(()), |backend| lock(&backend).enable(index, &setup, event_idx));
+                if let Err(broken) = enabled {
                     tracing::debug!(device = self.identity.device_type, %broken, "not set up");
                     self.common.need_reset();
                 }
@@ -184,11 +189,14 @@ impl VirtioPci {
 
     /// Everything as after power-on; waits for the worker's present round.
     fn reset(&mut self) {
-        lock(&self.backend).reset();
+        if let Some(backend) = self.backend.upgrade() {
+            let mut backend = lock(&backend);
+            backend.reset();
+            self.config = backend.device.config();
+        }
         self.flags.needs_reset.store(false, Ordering::Release);
         self.interrupt.reset();
         self.common.reset();
-        self.config = lock(&self.backend).device.config();
     }
 
     fn read_common(&mut self, offset: u64, data: &mut [u8]) -> IoOutcome {
