@@ -102,7 +102,11 @@ impl ApiListener {
                 (on, spawn(move || drop(runtime.block_on(serving.into_future()))))
             }
         };
-        Ok(Self { on, stop: Some(stop), thread: Some(thread?) })
+        Ok(Self {
+            on,
+            stop: Some(stop),
+            thread: Some(thread?),
+        })
     }
 
     /// Where it listens, with the real port.
@@ -124,14 +128,24 @@ impl Drop for ApiListener {
 }
 
 fn spawn(run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ListenError> {
-    std::thread::Builder::new().name("api-main".to_owned()).spawn(run).map_err(ListenError::Thread)
+    std::thread::Builder::new()
+        .name("api-main".to_owned())
+        .spawn(run)
+        .map_err(ListenError::Thread)
 }
 
 /// Makes the socket's folder, and removes the socket of a process that is gone.
 fn make_room(path: &Path) -> Result<(), ListenError> {
-    let bind_error = |source| ListenError::Bind { on: ListenOn::Unix(path.to_owned()), source };
+    let bind_error = |source| ListenError::Bind {
+        on: ListenOn::Unix(path.to_owned()),
+        source,
+    };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(bind_error)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(folder)
+            .map_err(bind_error)?;
     }
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if !is_socket {
@@ -159,7 +173,10 @@ mod tests {
         std::fs::create_dir(dir.path().join("vms")).unwrap();
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let first = ApiListener::start(ListenOn::Unix(path.clone()), router()).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            SOCKET_MODE
+        );
         let second = ApiListener::start(ListenOn::Unix(path.clone()), router());
         assert!(matches!(second, Err(ListenError::Busy { .. })));
         drop(first);
@@ -169,7 +186,9 @@ mod tests {
     #[test]
     fn a_free_port_is_told_and_a_taken_one_is_refused_by_name() {
         let first = ApiListener::start(ListenOn::Tcp("127.0.0.1:0".parse().unwrap()), router()).unwrap();
-        let ListenOn::Tcp(address) = first.on() else { panic!("not TCP") };
+        let ListenOn::Tcp(address) = first.on() else {
+            panic!("not TCP")
+        };
         assert_ne!(address.port(), 0);
         let error = ApiListener::start(ListenOn::Tcp(*address), router()).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
