@@ -126,6 +126,7 @@ fn machine(
         name: "bench".to_owned(),
         kernel: KernelImage::Bytes(guest_shim::DEMO_GUEST_ELF),
         initrd: None,
+        devices: vmm_agent::devices::guest::DevicesConfig::default(),
         append: format!("mode=panic touch_mib={touched_mib}"),
         mem_mib: touched_mib + 64,
         vcpus: 2,

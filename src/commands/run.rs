@@ -10,6 +10,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 use vmm_agent::agent::policy::{CrashAction, OnCrash, RestartLimit, Verdict};
 use vmm_agent::boot::{KernelError, KernelImage};
+use vmm_agent::devices::guest::{DevicesConfig, NetConfig, NetSpec};
 use vmm_agent::dump::{ClientAddress, ClientNetwork, Target, mac_for_vm};
 use vmm_agent::incarnation::BootError;
 use vmm_agent::limits::{MEM_MIB_MAX, VCPUS_MAX};
@@ -46,6 +47,13 @@ pub(crate) struct Args {
     /// Number of processors.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
     vcpus: u8,
+    /// Disk of the guest, a raw image, as a virtio block device; may repeat. Read-only if the file is not writable.
+    #[arg(long, value_name = "FILE")]
+    disk: Vec<PathBuf>,
+    /// Network device of the guest; may repeat. Its wire is tap=IF, stream=SOCKET or user (ARP and UDP only); the model is
+    /// virtio unless it is em (Intel 82540EM).
+    #[arg(long, value_name = "WIRE[,model=em|virtio][,mac=MAC]")]
+    net: Vec<NetSpec>,
     /// Name of the machine, in its dumps and for `coreferry vms`.
     #[arg(long, value_name = "NAME", default_value = "guest", value_parser = vm_sockets::check_name)]
     name: String,
@@ -149,6 +157,7 @@ pub(crate) fn run(args: Args) -> Outcome {
 impl Args {
     fn into_config(self) -> Result<AgentConfig, Failure> {
         let network = self.network()?;
+        let devices = self.devices()?;
         check_wire(&self.dump_net)?;
         if let Some(spool) = &self.spool {
             make_spool(spool)?;
@@ -161,6 +170,7 @@ impl Args {
             append: self.append,
             mem_mib: self.mem_mib,
             vcpus: self.vcpus,
+            devices,
             panic_console: self.panic_console,
             open_console: Box::new(|| Box::new(std::io::stdout())),
             wire: self.dump_net,
@@ -170,6 +180,28 @@ impl Args {
             on_crash: self.on_crash,
             restart_limit: self.restart_limit,
             observer: Box::new(|event| output::say(&describe(event))),
+        })
+    }
+
+    fn devices(&self) -> Result<DevicesConfig, Failure> {
+        let is_tap = matches!(self.dump_net, WireSpec::Tap(_));
+        if let Some(both) = self.net.iter().find(|net| is_tap && net.wire == self.dump_net) {
+            let sentence = format!(
+                "--net and --dump-net are both {}: give the dump port an interface of its own",
+                both.wire
+            );
+            return Err(Failure::new(Exit::Usage, sentence));
+        }
+        let net = |(index, spec): (usize, &NetSpec)| NetConfig {
+            wire: spec.wire.clone(),
+            model: spec.model,
+            mac: spec
+                .mac
+                .unwrap_or_else(|| mac_for_vm(&format!("{} net{index}", self.name))),
+        };
+        Ok(DevicesConfig {
+            nets: self.net.iter().enumerate().map(net).collect(),
+            disks: self.disk.clone(),
         })
     }
 

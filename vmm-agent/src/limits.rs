@@ -37,5 +37,8 @@ pub const VCPU_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a vCPU that has not left the guest is kicked again.
 pub const VCPU_KICK_INTERVAL: Duration = Duration::from_millis(10);
 
+/// How long devices get to end what they are at when the guest is frozen. A request to a healthy disk takes milliseconds.
+pub const DEVICE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Longest panic text that is taken over into a trigger, in bytes.
 pub const PANIC_TEXT_MAX: usize = 2048;

@@ -16,6 +16,7 @@ use serde::Serialize;
 use server::{Receiver, ReceiverConfig};
 use vmm_agent::agent::policy::{CrashAction, OnCrash, RestartLimit};
 use vmm_agent::boot::KernelImage;
+use vmm_agent::devices::guest::DevicesConfig;
 use vmm_agent::dump::{ClientNetwork, DumpOutcome, Target};
 use vmm_agent::limits::MEM_MIB_MAX;
 use vmm_agent::net::WireSpec;
@@ -123,6 +124,7 @@ fn machine(args: &Args, receiver: SocketAddrV4, events: mpsc::Sender<AgentEvent>
         name: NAME.to_owned(),
         kernel: KernelImage::Bytes(guest_shim::DEMO_GUEST_ELF),
         initrd: None,
+        devices: DevicesConfig::default(),
         append: String::new(),
         mem_mib: args.mem_mib,
         vcpus: 2,

@@ -35,6 +35,7 @@ use api::types::vm::VmState;
 
 use crate::boot::KernelImage;
 use crate::detect::Trigger;
+use crate::devices::guest::DevicesConfig;
 use crate::dump::{ClientNetwork, DumpOutcome, Target};
 use crate::incarnation::BootError;
 use crate::memory::GuestMemory;
@@ -63,6 +64,8 @@ pub struct AgentConfig {
     pub mem_mib: u64,
     /// Number of vCPUs.
     pub vcpus: u8,
+    /// Its network devices and disks.
+    pub devices: DevicesConfig,
     /// Whether a panic line on the serial console is a trigger.
     pub panic_console: bool,
     /// Where serial output goes.

@@ -260,6 +260,8 @@ impl Supervisor {
     /// Boots the next incarnation in the place of this one.
     fn reboot(&mut self) -> Option<RunEnd> {
         let number = self.number + 1;
+        // Its wires and disks are the next one's.
+        self.incarnation.halt();
         let next = match boot_incarnation(&self.shared.config, number, &self.inputs) {
             Ok(next) => next,
             Err(error) => {
@@ -465,6 +467,7 @@ fn boot_incarnation(config: &AgentConfig, number: u64, inputs: &Sender<Input>) -
         append: config.append.clone(),
         mem_mib: config.mem_mib,
         vcpus: config.vcpus,
+        devices: config.devices.clone(),
         console: (config.open_console)(),
         panic_console: config.panic_console,
     };

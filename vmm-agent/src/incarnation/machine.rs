@@ -6,18 +6,21 @@ use guest_shim::abi::{PanicRecord, RECORD_LEN};
 use guest_shim::port;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::BootError;
 use crate::detect::Trigger;
-use crate::devices::Signal;
 use crate::devices::bus::{MmioBus, PioBus};
 use crate::devices::console::{ConsoleSink, ConsoleTail};
 use crate::devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORTS, FwCfg, VmcoreinfoPlace};
-use crate::devices::pci::{CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, PciError, PciRoot};
+use crate::devices::guest::{self, DevicesConfig};
+use crate::devices::pci::{CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, PciRoot};
 use crate::devices::power::{KEYBOARD_COMMAND_PORT, KEYBOARD_PORT, Keyboard, PM1A_EVENT_PORT, POWER_PORTS};
 use crate::devices::power::{PowerManagement, RESET_PORT, ResetControl};
 use crate::devices::pvpanic::{PVPANIC_PORT, Pvpanic};
 use crate::devices::rtc::{RTC_PORT, RTC_PORTS, Rtc};
 use crate::devices::serial::{SERIAL_PORT, SERIAL_PORTS, Serial};
 use crate::devices::shim::Shim;
+use crate::devices::worker::Workers;
+use crate::devices::{Interrupts, Signal};
 use crate::kvm::Exit;
 use crate::memory::GuestMemory;
 
@@ -47,19 +50,22 @@ const SYSTEM_EVENT_RESET: u32 = 2;
 const SYSTEM_EVENT_CRASH: u32 = 3;
 
 impl Machine {
-    /// Builds the machine; `serial_irq` raises the serial port's interrupt line.
+    /// Builds the machine and the workers of its devices; `serial_irq` raises the serial port's interrupt line.
     pub(super) fn new(
         memory: Arc<GuestMemory>,
         console: Box<dyn Write + Send>,
         panic_console: bool,
         serial_irq: EventFd,
-    ) -> Result<Machine, PciError> {
+        devices: &DevicesConfig,
+        interrupts: &Arc<dyn Interrupts>,
+    ) -> Result<(Machine, Workers), BootError> {
         let console_tail = ConsoleTail::default();
         let sink = ConsoleSink::new(console, console_tail.clone(), panic_console);
         let shim = Shim::new(Arc::clone(&memory));
         let mut pci = PciRoot::new()?;
         pci.add(Arc::new(Mutex::new(Pvpanic)))?;
         pci.add(Arc::new(Mutex::new(shim.clone())))?;
+        let workers = guest::attach(devices, &memory, &mut pci, interrupts)?;
         let pci = Arc::new(Mutex::new(pci));
 
         let mut pio = PioBus::default();
@@ -90,14 +96,15 @@ impl Machine {
         pio.set_pci(pci.clone());
         let mut mmio = MmioBus::default();
         mmio.set_pci(pci);
-        Ok(Machine {
+        let machine = Machine {
             pio,
             mmio,
             memory,
             console_tail,
             shim,
             fw_cfg,
-        })
+        };
+        Ok((machine, workers))
     }
 
     /// Lets the devices do their part of an exit.

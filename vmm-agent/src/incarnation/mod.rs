@@ -24,12 +24,15 @@ use vmcore::elf::TextMapping;
 
 use crate::boot::{self, BootParts, KernelError, KernelImage};
 use crate::detect::Trigger;
+use crate::devices::Interrupts;
 use crate::devices::fw_cfg::VmcoreinfoPlace;
+use crate::devices::guest::{DeviceError, DevicesConfig};
 use crate::devices::pci::PciError;
 use crate::devices::serial::SERIAL_IRQ;
+use crate::devices::worker::Workers;
 use crate::freeze::{FreezeError, FrozenState};
 use crate::kvm::{Clock, KvmError, System, Vm};
-use crate::limits::VCPUS_MAX;
+use crate::limits::{DEVICE_STOP_TIMEOUT, VCPUS_MAX};
 use crate::memory::{self, GuestMemory, MemoryError};
 use console::Drain;
 use control::{Control, Orders};
@@ -48,6 +51,8 @@ pub struct IncarnationConfig {
     pub mem_mib: u64,
     /// Number of vCPUs, from 1 to [`VCPUS_MAX`].
     pub vcpus: u8,
+    /// Its network devices and disks.
+    pub devices: DevicesConfig,
     /// Where serial output goes.
     pub console: Box<dyn Write + Send>,
     /// Whether a panic line on the serial console is a trigger.
@@ -96,6 +101,9 @@ pub enum BootError {
     /// The PCI bus.
     #[error(transparent)]
     Pci(#[from] PciError),
+    /// A network device or disk.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The host had no thread or event left.
     #[error("cannot make a {what}")]
     Resource {
@@ -117,6 +125,7 @@ pub struct Incarnation {
     clock_at_freeze: Mutex<Option<Clock>>,
     identity_mapped: bool,
     drain: Drain,
+    workers: Workers,
 }
 
 impl Incarnation {
@@ -148,7 +157,15 @@ impl Incarnation {
         let serial_irq = machine::irq_event().map_err(resource("event"))?;
         vm.connect_irq(&serial_irq, SERIAL_IRQ)?;
         let (console, drain) = console::queued(config.console).map_err(resource("thread"))?;
-        let machine = Machine::new(memory, Box::new(console), config.panic_console, serial_irq)?;
+        let interrupts: Arc<dyn Interrupts> = Arc::new(vm.interrupts());
+        let (machine, workers) = Machine::new(
+            memory,
+            Box::new(console),
+            config.panic_console,
+            serial_irq,
+            &config.devices,
+            &interrupts,
+        )?;
         let machine = Arc::new(machine);
         let control = Arc::new(Control::new(config.vcpus));
 
@@ -166,6 +183,7 @@ impl Incarnation {
             clock_at_freeze: Mutex::new(None),
             identity_mapped: boot.identity_mapped,
             drain,
+            workers,
         };
         let thread = VcpuThread {
             control: Arc::clone(&incarnation.control),
@@ -191,10 +209,16 @@ impl Incarnation {
         let started = Instant::now();
         self.control.order(|orders| orders.frozen = true);
         let frozen = match self.control.wait_all_parked() {
-            Ok(orders) => collect(&orders),
+            Ok(orders) => {
+                self.pause_workers();
+                collect(&orders)
+            }
             Err(vcpus) => Err(FreezeError::Stuck { vcpus }),
         };
-        let (cpus, stops) = frozen.inspect_err(|_| self.control.order(|orders| orders.frozen = false))?;
+        let (cpus, stops) = frozen.inspect_err(|_| {
+            self.control.order(|orders| orders.frozen = false);
+            self.resume_workers();
+        })?;
         let took = started.elapsed();
         let mut kept = self.clock_at_freeze.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.is_none() {
@@ -223,6 +247,7 @@ impl Incarnation {
             tracing::warn!(%error, "the guest's clock jumps over the freeze");
         }
         self.control.release(kept.is_some());
+        self.resume_workers();
     }
 
     /// Injects a non-maskable interrupt into every vCPU (before it next runs, if it stands still).
@@ -237,7 +262,10 @@ impl Incarnation {
     pub fn pause(&self) -> Result<(), FreezeError> {
         self.control.order(|orders| orders.paused = true);
         match self.control.wait_all_parked() {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.pause_workers();
+                Ok(())
+            }
             Err(vcpus) => {
                 self.control.order(|orders| orders.paused = false);
                 Err(FreezeError::Stuck { vcpus })
@@ -248,12 +276,19 @@ impl Incarnation {
     /// Ends a pause. Nothing happens to a guest that is not paused, and a frozen one stays frozen.
     pub fn resume(&self) {
         self.control.order(|orders| orders.paused = false);
+        self.resume_workers();
     }
 
     /// Whether somebody paused it.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.control.lock().paused
+    }
+
+    /// Ends the guest and lets go of its wires and disks, so that another incarnation can have them. Memory and what was last
+    /// said stay.
+    pub fn halt(&mut self) {
+        self.stop_threads();
     }
 
     /// Ends the guest. Its memory lives on as long as somebody holds it.
@@ -316,7 +351,26 @@ impl Incarnation {
                 tracing::error!("a vCPU thread panicked");
             }
         }
+        self.workers.stop();
         self.drain.wait();
+    }
+
+    /// No device touches memory from here on. One that hangs (a disk that does not answer) must not cost the dump.
+    fn pause_workers(&self) {
+        if let Err(stuck) = self.workers.pause(DEVICE_STOP_TIMEOUT) {
+            tracing::warn!(
+                ?stuck,
+                "devices did not stop in time; what they write is written into a frozen guest"
+            );
+        }
+    }
+
+    /// Lets devices work again, unless somebody else wants the guest to stand still.
+    fn resume_workers(&self) {
+        let orders = self.control.lock();
+        if !orders.frozen && !orders.paused {
+            self.workers.resume();
+        }
     }
 }
 
@@ -334,6 +388,7 @@ impl fmt::Debug for IncarnationConfig {
             .field("append", &self.append)
             .field("mem_mib", &self.mem_mib)
             .field("vcpus", &self.vcpus)
+            .field("devices", &self.devices)
             .field("panic_console", &self.panic_console)
             .finish_non_exhaustive()
     }

@@ -63,6 +63,7 @@ pub fn config(append: &str, mem_mib: u64, vcpus: u8, console: &Console) -> Incar
     IncarnationConfig {
         kernel: KernelImage::Bytes(DEMO_GUEST_ELF),
         initrd: None,
+        devices: vmm_agent::devices::guest::DevicesConfig::default(),
         append: append.to_owned(),
         mem_mib,
         vcpus,
