@@ -3,53 +3,49 @@
 use std::sync::Arc;
 
 use guest_shim::abi::PanicRecord;
-use vmcore::{CoreferryNote, CpuState, MemoryRange};
+use vmcore::elf::TextMapping;
+use vmcore::{CoreferryNote, CpuState, MemoryRange, notes};
 
+use super::vmcoreinfo;
 use crate::detect::Trigger;
+use crate::devices::fw_cfg::VmcoreinfoPlace;
 use crate::dump::{DumpSource, SourceError};
 use crate::freeze::FrozenState;
 use crate::incarnation::Incarnation;
+use crate::limits::PANIC_TEXT_MAX;
 use crate::memory::{GuestMemory, MemoryError};
-
-/// Longest VMCOREINFO that is taken from a guest; Linux reserves one page for it (kernel/vmcore_info.c).
-const VMCOREINFO_LEN_MAX: u64 = 64 * 1024;
 
 /// Memory and registers of an incarnation that stands still. Keeps the memory alive as long as the dump needs it.
 #[derive(Debug)]
 pub(super) struct FrozenGuest {
     memory: Arc<GuestMemory>,
     cpus: Vec<CpuState>,
-    vmcoreinfo: Option<Vec<u8>>,
+    place: Option<VmcoreinfoPlace>,
+    record: Option<PanicRecord>,
+    linux: Option<vmcoreinfo::Found>,
 }
 
 impl FrozenGuest {
     /// Takes hold of a frozen guest.
-    pub(super) fn new(memory: Arc<GuestMemory>, state: &FrozenState, record: Option<&PanicRecord>) -> Self {
-        let vmcoreinfo = record.and_then(|record| vmcoreinfo_of(&memory, record));
+    pub(super) fn new(incarnation: &Incarnation, state: &FrozenState, record: Option<PanicRecord>) -> Self {
         Self {
-            memory,
+            memory: incarnation.memory(),
             cpus: state.cpus.clone(),
-            vmcoreinfo,
+            place: incarnation.vmcoreinfo_place(),
+            record,
+            linux: None,
         }
     }
-}
 
-/// The VMCOREINFO text that the guest's record points at. The guest may lie: then there is none.
-fn vmcoreinfo_of(memory: &GuestMemory, record: &PanicRecord) -> Option<Vec<u8>> {
-    let range = record.vmcoreinfo?;
-    if range.len_bytes > VMCOREINFO_LEN_MAX {
-        tracing::warn!(
-            "the guest's VMCOREINFO of {} bytes is left out: too long",
-            range.len_bytes
-        );
-        return None;
+    /// Looks for what a Linux kernel says about itself, which may take reading all memory, and completes `note` by it.
+    pub(super) fn look_into(&mut self, note: &mut CoreferryNote) {
+        self.linux = vmcoreinfo::find(&self.memory, &self.cpus, self.place, self.record.as_ref());
+        let Some(linux) = &self.linux else { return };
+        let said = |key| notes::vmcoreinfo::value(&linux.text, key).map(str::to_owned);
+        note.os.get_or_insert_with(|| "linux".to_owned());
+        note.release = note.release.take().or_else(|| said("OSRELEASE"));
+        note.build_id = note.build_id.take().or_else(|| said("BUILD-ID"));
     }
-    let mut text = vec![0; usize::try_from(range.len_bytes).ok()?];
-    memory
-        .read_at(range.gpa, &mut text)
-        .inspect_err(|error| tracing::warn!("the guest's VMCOREINFO is left out: {error}"))
-        .ok()?;
-    Some(text)
 }
 
 impl DumpSource for FrozenGuest {
@@ -74,7 +70,11 @@ impl DumpSource for FrozenGuest {
     }
 
     fn vmcoreinfo(&self) -> Option<Vec<u8>> {
-        self.vmcoreinfo.clone()
+        self.linux.as_ref().map(|linux| linux.text.clone())
+    }
+
+    fn text(&self) -> Option<TextMapping> {
+        self.linux.as_ref().and_then(|linux| linux.mapping)
     }
 }
 
@@ -97,11 +97,12 @@ pub(super) fn note(
     record: Option<&PanicRecord>,
 ) -> CoreferryNote {
     let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let console_tail = String::from_utf8_lossy(&incarnation.console_tail()).into_owned();
     CoreferryNote {
         dump_id: dump_id.to_owned(),
         vm: vm.to_owned(),
         trigger: trigger.name().to_owned(),
-        panic: panic_text(trigger, record),
+        panic: panic_text(trigger, record, &console_tail),
         os: record.and_then(|record| said(&record.os_name.to_string())),
         release: record.and_then(|record| said(&record.release.to_string())),
         crashed_cpu: record
@@ -111,13 +112,14 @@ pub(super) fn note(
         frozen_at: Some(jiff::Timestamp::now().to_string()),
         vcpus: state.stops.clone(),
         build_id: record.and_then(|record| said(&hex(record.build_id()))),
-        console_tail: String::from_utf8_lossy(&incarnation.console_tail()).into_owned(),
+        console_tail,
         ..CoreferryNote::default()
     }
 }
 
-/// The panic message: the guest's own words if it left any, else what the trigger says. A guest that did not crash has none.
-fn panic_text(trigger: &Trigger, record: Option<&PanicRecord>) -> Option<String> {
+/// The panic message: the guest's own words if it left any, in its record or at last on its console, else what the trigger
+/// says. A guest that did not crash has none.
+fn panic_text(trigger: &Trigger, record: Option<&PanicRecord>, console_tail: &str) -> Option<String> {
     if !trigger.is_crash() {
         return None;
     }
@@ -126,10 +128,41 @@ fn panic_text(trigger: &Trigger, record: Option<&PanicRecord>) -> Option<String>
         .filter(|message| !message.is_empty());
     Some(own_words.unwrap_or_else(|| match trigger {
         Trigger::PanicConsole { line } => line.clone(),
+        Trigger::Pvpanic => console_words(console_tail).unwrap_or_else(|| trigger.to_string()),
         other => other.to_string(),
     }))
 }
 
+/// The last line by which Linux says on its console that it panics (kernel/panic.c, `panic`), without its time.
+fn console_words(console_tail: &str) -> Option<String> {
+    let start = console_tail.rfind("Kernel panic - not syncing")?;
+    let line = console_tail.get(start..)?.lines().next()?;
+    Some(
+        line.chars()
+            .take(PANIC_TEXT_MAX)
+            .collect::<String>()
+            .trim_end()
+            .to_owned(),
+    )
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_panic_is_what_the_guest_said_last() {
+        let tail = "[    1.0] Kernel panic - not syncing: an earlier one\r\nx\n[    9.4] Kernel panic - not syncing: sysrq\r\n[    9.5] CPU: 0";
+        assert_eq!(
+            panic_text(&Trigger::Pvpanic, None, tail).as_deref(),
+            Some("Kernel panic - not syncing: sysrq")
+        );
+        let without = panic_text(&Trigger::Pvpanic, None, "quiet").unwrap();
+        assert_eq!(without, Trigger::Pvpanic.to_string());
+        assert_eq!(panic_text(&Trigger::CrashLoaded, None, tail), None);
+    }
 }

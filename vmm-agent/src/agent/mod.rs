@@ -15,6 +15,7 @@
 //! - `supervisor`: the thread that decides
 //! - `dumps`: the dumps that the API shows
 //! - `frozen`: a frozen guest as a dump sees it
+//! - `vmcoreinfo`: what a Linux guest says about itself, told or searched for
 //! - `service`: the API's view of the machine
 
 mod dumps;
@@ -22,6 +23,7 @@ mod frozen;
 pub mod policy;
 mod service;
 mod supervisor;
+mod vmcoreinfo;
 
 use std::fmt;
 use std::io::Write;

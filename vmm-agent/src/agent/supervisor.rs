@@ -297,7 +297,7 @@ impl Supervisor {
         let record = self.incarnation.panic_record().filter(|_| trigger.is_crash());
         let id = uuid::Uuid::now_v7().to_string();
         let name = &self.shared.config.name;
-        let note = frozen::note(
+        let mut note = frozen::note(
             name,
             &id,
             trigger,
@@ -306,7 +306,7 @@ impl Supervisor {
             &state,
             record.as_ref(),
         );
-        let guest = FrozenGuest::new(self.incarnation.memory(), &state, record.as_ref());
+        let mut guest = FrozenGuest::new(&self.incarnation, &state, record);
         let progress = Arc::new(Progress::new());
         let thread = DumpThread {
             shared: Arc::clone(&self.shared),
@@ -315,7 +315,10 @@ impl Supervisor {
         };
         std::thread::Builder::new()
             .name("dump".to_owned())
-            .spawn(move || thread.run(&guest, &note))?;
+            .spawn(move || {
+                guest.look_into(&mut note);
+                thread.run(&guest, &note);
+            })?;
         let mut view = self.shared.view();
         view.dumps.begin(&id, name, idempotency_key, Arc::clone(&progress));
         view.state = VmState::Dumping;
