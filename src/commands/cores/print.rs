@@ -52,7 +52,11 @@ pub(super) fn info(info: &CoreInfo) -> String {
     add("zero", (info.zero_bytes > 0).then(|| size(info.zero_bytes)));
     add("excluded", (info.excluded_bytes > 0).then(|| size(info.excluded_bytes)));
     add("lost", (info.lost_bytes > 0).then(|| size(info.lost_bytes)));
-    add("repaired", info.repaired.then(|| "the first page was put into its place".to_owned()));
+    add(
+        "repaired",
+        info.repaired
+            .then(|| "the first page was put into its place".to_owned()),
+    );
     for hole in core.holes.iter().take(10) {
         add(
             "lost range",
