@@ -1,4 +1,5 @@
-//! The initramfs of the panicking guest: busybox, the drivers a crash test needs, and an init that crashes on demand.
+//! The two initramfs, both of busybox, drivers and an init: that of the guest, which crashes on demand, and that of the machine
+//! around it, which offers `/dev/kvm` by nesting and runs what a test adds.
 
 use std::{
     collections::BTreeMap,
@@ -10,47 +11,84 @@ use anyhow::{Context as _, Result};
 
 use super::cpio::Archive;
 
-/// Modules of the guest, in the order they are loaded; what they depend on is loaded before them.
-const MODULES: &[&str] = &["pvpanic-mmio", "pvpanic-pci", "qemu_fw_cfg"];
+/// What an initramfs is made of, besides busybox.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    /// Modules in the order they are loaded; what they depend on is loaded before them.
+    modules: &'static [&'static str],
+    /// Modules that are there and loaded on demand, likewise.
+    on_demand: &'static [&'static str],
+    init: &'static str,
+}
 
-/// Words of the kernel command line that the kernel does not know become variables here: crash=1 asks for a panic,
-/// fill=N for N MiB of random bytes in memory before it, hold=1 for a guest that stays up.
-const INIT: &str = r#"#!/bin/busybox sh
+/// The guest. Words of the kernel command line that the kernel does not know become variables here: crash=1 asks for a
+/// panic, restart=1 for a reset, fill=N for N MiB of random bytes in memory before it, hold=1 for a guest that stays up,
+/// virtio=1 for the drivers of virtio devices.
+pub(crate) const GUEST: Recipe = Recipe {
+    modules: &["pvpanic-mmio", "pvpanic-pci", "qemu_fw_cfg"],
+    on_demand: &["virtio_pci", "virtio_net", "virtio_blk", "virtio-rng", "virtio_balloon"],
+    init: r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp
 while read -r m; do insmod /mods/$m.ko || echo "INSMOD FAILED $m"; done < /mods/order
+if [ "$virtio" ]; then while read -r m; do insmod /mods/$m.ko || echo "INSMOD FAILED $m"; done < /mods/on-demand; fi
 if [ "$fill" ]; then dd if=/dev/urandom of=/tmp/fill bs=1M count=$fill 2> /dev/null; fi
-echo "GUEST READY $(uname -r)"
+echo "GUEST READY $(uname -r) $(grep -c '^processor' /proc/cpuinfo) CPUs"
 if [ "$crash" ]; then echo c > /proc/sysrq-trigger; fi
+if [ "$restart" ]; then reboot -f; fi
 while [ "$hold" ]; do sleep 3600; done
 poweroff -f
-"#;
+"#,
+};
 
-/// What the archive is made of.
-pub(crate) fn recipe() -> String {
-    format!("1 {} {INIT}", MODULES.join(" "))
-}
+/// The machine around it: `/p/run`, which the test appends as an archive of its own, finds KVM and, by QEMU's user network,
+/// the host as 10.0.2.2.
+pub(crate) const OUTER: Recipe = Recipe {
+    modules: &["kvm-amd", "virtio_pci", "virtio_net", "tun"],
+    on_demand: &[],
+    init: r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp
+while read -r m; do insmod /mods/$m.ko || echo "INSMOD FAILED $m"; done < /mods/order
+ip link set lo up; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2
+echo "OUTER READY $(uname -r)"
+sh /p/run; echo "OUTER END $?"
+poweroff -f
+"#,
+};
 
-/// Builds the archive from the unpacked kernel and busybox.
-pub(crate) fn build(testbed: &Path, place: &Path) -> Result<()> {
-    let mut archive = Archive::default();
-    for folder in ["bin", "dev", "mods", "proc", "sys", "tmp"] {
-        archive.folder(folder);
+impl Recipe {
+    /// All of it as text.
+    pub(crate) fn text(&self) -> String {
+        let (modules, on_demand) = (self.modules.join(" "), self.on_demand.join(" "));
+        format!("2 {modules} / {on_demand} {}", self.init)
     }
-    let busybox = testbed.join("pkgs/bin/busybox");
-    archive.file("bin/busybox", 0o755, &read(&busybox)?);
-    archive.file("init", 0o755, INIT.as_bytes());
-    let files = modules(&testbed.join("kernel/lib/modules"))?;
-    let mut order = Vec::new();
-    for module in MODULES {
-        load(module, &files, &mut order)?;
+
+    /// Builds the archive from the unpacked kernel and busybox.
+    pub(crate) fn build(&self, testbed: &Path, place: &Path) -> Result<()> {
+        let mut archive = Archive::default();
+        for folder in ["bin", "dev", "mods", "proc", "sys", "tmp"] {
+            archive.folder(folder);
+        }
+        let busybox = testbed.join("pkgs/bin/busybox");
+        archive.file("bin/busybox", 0o755, &read(&busybox)?);
+        archive.file("init", 0o755, self.init.as_bytes());
+        let files = modules(&testbed.join("kernel/lib/modules"))?;
+        let mut order = Vec::new();
+        let mut list = |name, modules: &[&str]| {
+            let before = order.len();
+            modules.iter().try_for_each(|module| load(module, &files, &mut order))?;
+            let lines: String = order.iter().skip(before).map(|name| format!("{name}\n")).collect();
+            archive.file(name, 0o644, lines.as_bytes());
+            anyhow::Ok(())
+        };
+        list("mods/order", self.modules)?;
+        list("mods/on-demand", self.on_demand)?;
+        for name in &order {
+            archive.file(&format!("mods/{name}.ko"), 0o644, &read(path_of(name, &files)?)?);
+        }
+        fs::write(place, archive.finish()).with_context(|| format!("cannot write {}", place.display()))
     }
-    for name in &order {
-        archive.file(&format!("mods/{name}.ko"), 0o644, &read(path_of(name, &files)?)?);
-    }
-    let lines: String = order.iter().map(|name| format!("{name}\n")).collect();
-    archive.file("mods/order", 0o644, lines.as_bytes());
-    fs::write(place, archive.finish()).with_context(|| format!("cannot write {}", place.display()))
 }
 
 /// Puts a module into the load order, after those it depends on.

@@ -1,5 +1,5 @@
 //! What the tests need and a new machine lacks: stock kernels with their symbols, crash, makedumpfile, gdb, QEMU, passt,
-//! busybox, drgn, and an initramfs whose init can crash its kernel.
+//! busybox, drgn, an initramfs whose init can crash its kernel, and one of a machine that can run such a guest on KVM.
 //!
 //! Layout, below `testbed/` of the cache:
 //!
@@ -9,6 +9,7 @@
 //! kernel/              the unpacked kernel package; vmlinuz and release (its version) beside boot/ and lib/
 //! vmlinux              the same kernel with debug information
 //! venv/                drgn for bin/python3
+//! l1.cpio              initramfs of a machine with /dev/kvm, by nesting in QEMU without KVM; runs what a test adds
 //! l2.cpio              initramfs of the panicking guest: `crash=1` on the kernel command line makes it panic
 //! ```
 //!
@@ -70,8 +71,9 @@ fn fetch_parts() -> Result<Vec<anyhow::Error>> {
     let venv = Part::new(&dir, "venv", programs::venv_recipe());
     let kernel = Part::new(&dir, "kernel", kernel::recipe());
     let vmlinux = Part::new(&dir, "vmlinux", kernel::symbols_recipe());
-    let initramfs = Part::new(&dir, "l2.cpio", initramfs::recipe());
-    if [&programs, &shims, &venv, &kernel, &vmlinux, &initramfs]
+    let guest = Part::new(&dir, "l2.cpio", initramfs::GUEST.text());
+    let outer = Part::new(&dir, "l1.cpio", initramfs::OUTER.text());
+    if [&programs, &shims, &venv, &kernel, &vmlinux, &guest, &outer]
         .iter()
         .all(|part| part.is_current())
     {
@@ -85,7 +87,7 @@ fn fetch_parts() -> Result<Vec<anyhow::Error>> {
     }
     // Kernel, symbols and modules are of one version; what is fetched today may be newer than what is there.
     if !kernel.is_current() || !vmlinux.is_current() {
-        [&kernel, &vmlinux, &initramfs]
+        [&kernel, &vmlinux, &guest, &outer]
             .iter()
             .try_for_each(|part| part.forget())?;
     }
@@ -106,7 +108,8 @@ fn fetch_parts() -> Result<Vec<anyhow::Error>> {
         .filter_map(Result::err)
         .collect();
     if failures.is_empty() {
-        failures.extend(initramfs.make(|place| initramfs::build(&dir, place)).err());
+        failures.extend(guest.make(|place| initramfs::GUEST.build(&dir, place)).err());
+        failures.extend(outer.make(|place| initramfs::OUTER.build(&dir, place)).err());
     }
     Ok(failures)
 }
