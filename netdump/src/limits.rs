@@ -116,6 +116,13 @@ pub const ROUNDS_WITHOUT_QUIET: u32 = 4;
 /// eleven times (`net.debugnet.nretries`), and three are left for the acknowledgements to arrive.
 pub const ROUNDS_MAX: u32 = 8;
 
+/// Resend rounds that all end before the last held packets, after which a sender is no stock client: that one resends all
+/// that is not acknowledged, a sender with a window only as much as the window takes.
+pub const ROUNDS_CUT_SHORT_MAX: u32 = 3;
+
+/// How many held packets these are at least: so many are not lost at the end of three rounds in a row.
+pub const PACKETS_CUT_OFF_MIN: u32 = 4;
+
 /// Bursts of a length that no stock dumper writes, after which a sender is none. One alone may be a burst whose end was
 /// lost twice.
 pub const STRIKES_MAX: u32 = 2;

@@ -285,11 +285,11 @@ fn a_client_that_never_pauses_is_released_after_four_rounds() {
         bench.data(2, 0, index, 1024, 1024);
     }
     bench.wait(60);
-    for round in 0..5 {
+    for round in 0..8 {
         bench.wait(50);
         let acks: Vec<u32> = (0..4).flat_map(|index| bench.data(2, 0, index, 1024, 1024)).collect();
-        // The packet that ends the wait is acknowledged twice.
-        assert_eq!(acks.len(), [0, 0, 0, 5, 4][round], "{round}");
+        // Rounds less than 100 ms apart count once. The packet that ends the wait is acknowledged twice.
+        assert_eq!(acks.len(), [0, 0, 0, 0, 0, 0, 5, 4][round], "{round}");
     }
 }
 
@@ -307,7 +307,7 @@ fn nobody_waits_for_a_packet_that_never_comes() {
         acks.extend(bench.data(2, 0, 0, LEN, LEN));
         acks.extend(bench.data(2, 0, 2, LEN, LEN));
     }
-    assert_eq!((acks, bench.policy()), (vec![2, 4, 4], AckPolicy::Immediate));
+    assert_eq!((acks, bench.policy()), (vec![2, 4, 2, 4], AckPolicy::Immediate));
 }
 
 #[test]

@@ -60,8 +60,27 @@ struct Burst {
     origin: Option<u64>,
     /// When a packet came that had not come before.
     new_at: Instant,
-    /// How often the last of the held ones came again since then.
-    rounds: u32,
+    /// How often the first and the last of the held ones came again since then.
+    first_again: Again,
+    last_again: Again,
+    /// Which of the held ones came again since then.
+    again: u128,
+}
+
+/// How often a packet came again, second copies made by the network not counted: those come sooner.
+#[derive(Clone, Copy, Debug, Default)]
+struct Again {
+    count: u32,
+    at: Instant,
+}
+
+impl Again {
+    fn note(&mut self, now: Instant, new_at: Instant) {
+        if now.since(self.at.max(new_at)) >= limits::QUIET_AFTER {
+            self.count += 1;
+            self.at = now;
+        }
+    }
 }
 
 impl Pairing {
@@ -155,7 +174,7 @@ impl Pairing {
 
     /// When [`Pairing::quiet`] is to be called if nothing is heard until then.
     pub(super) fn quiet_at(&self, heard_at: Instant) -> Option<Instant> {
-        let waits = self.burst.rounds > 0 && self.is_settled();
+        let waits = self.burst.last_again.count > 0 && self.is_settled();
         waits.then(|| heard_at + limits::QUIET_AFTER)
     }
 
@@ -194,16 +213,21 @@ impl Pairing {
     }
 
     fn came_again(&mut self, now: Instant, index: u32) -> Released {
-        let is_last_held = self.burst.held >> index == 1;
-        // Second copies made by the network come sooner.
-        if !is_last_held || now.since(self.burst.new_at) < limits::QUIET_AFTER {
-            return Released::NONE;
+        let Burst { held, new_at, .. } = self.burst;
+        if held.trailing_zeros() == index {
+            self.burst.first_again.note(now, new_at);
         }
-        self.burst.rounds += 1;
-        if self.burst.rounds >= limits::ROUNDS_MAX {
+        if held >> index == 1 {
+            self.burst.last_again.note(now, new_at);
+        }
+        self.burst.again |= bit(index);
+        let (first, last) = (self.burst.first_again.count, self.burst.last_again.count);
+        let cut_off = (held & !below(PACKETS_MAX - self.burst.again.leading_zeros())).count_ones();
+        let cut_short = first >= limits::ROUNDS_CUT_SHORT_MAX && cut_off >= limits::PACKETS_CUT_OFF_MIN;
+        if first.max(last) >= limits::ROUNDS_MAX || cut_short {
             return self.stop();
         }
-        if self.burst.rounds >= limits::ROUNDS_WITHOUT_QUIET && self.is_settled() {
+        if last >= limits::ROUNDS_WITHOUT_QUIET && self.is_settled() {
             return self.settle();
         }
         Released::NONE
@@ -228,7 +252,7 @@ impl Pairing {
             return released;
         }
         self.strikes += 1;
-        self.burst.rounds = 0;
+        (self.burst.first_again, self.burst.last_again, self.burst.again) = Default::default();
         if self.strikes >= limits::STRIKES_MAX {
             return self.stop();
         }
@@ -254,7 +278,8 @@ impl Burst {
     /// Adds a packet. False if no stock client has such a one there.
     fn add(&mut self, now: Instant, index: u32, offset: u64, len: u32, largest_len: u32) -> bool {
         self.seen |= bit(index);
-        (self.new_at, self.rounds) = (now, 0);
+        (self.new_at, self.again) = (now, 0);
+        (self.first_again, self.last_again) = Default::default();
         if len < largest_len {
             self.last_len = Some(len);
             let fits = self.packets.is_none_or(|packets| packets == index + 1) && self.seen >> index == 1;

@@ -6,6 +6,7 @@
 //! came is known to be missing whatever the sender believes.
 
 mod ack_policy;
+mod acks;
 mod displaced;
 mod limits;
 mod outcome;
@@ -19,13 +20,13 @@ pub use self::{
     outcome::{Accepted, FinishTicket, Rejected, SessionEvent, SessionStats, Ticket},
 };
 use self::{
-    ack_policy::{Pairing, Released},
+    ack_policy::Pairing,
     displaced::{Verdict, Watch},
 };
 use crate::{
     extents::{Extents, TooManyExtents},
     time::Instant,
-    wire::{self, ACK_LEN, Header, Kind, Seqno},
+    wire::{Header, Kind, Seqno},
 };
 
 /// Separate ranges of kernel dump header, key and HERALD: the largest comes in eight messages at the smallest MTU.
@@ -158,27 +159,6 @@ impl Session {
         self.event = None;
     }
 
-    /// Writes the next acknowledgement into `out`, if there is one.
-    pub fn poll_ack(&mut self, out: &mut [u8]) -> Option<usize> {
-        let room = out.get_mut(..ACK_LEN)?;
-        room.copy_from_slice(&wire::encode_ack(self.acks.pop_front()?));
-        self.stats.acks += 1;
-        Some(ACK_LEN)
-    }
-
-    /// Writes as many acknowledgements as there are and fit, back to back, four bytes each and each to be its own
-    /// datagram (one call with a segment size of 4). Returns the bytes written.
-    pub fn poll_acks(&mut self, out: &mut [u8]) -> usize {
-        let mut len = 0;
-        while let Some(room) = out.get_mut(len..) {
-            match self.poll_ack(room) {
-                Some(ack_len) => len += ack_len,
-                None => break,
-            }
-        }
-        len
-    }
-
     /// When [`Session::handle_timeout`] is to be called; `None` while the session waits for its caller, or has ended.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -207,23 +187,6 @@ impl Session {
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
         self.event.take()
-    }
-
-    /// When data of this sender is acknowledged: what was configured, or [`AckPolicy::Immediate`] once the sender has
-    /// shown that it needs no other.
-    #[must_use]
-    pub const fn ack_policy(&self) -> AckPolicy {
-        if self.pairing.is_active() {
-            AckPolicy::Paired
-        } else {
-            AckPolicy::Immediate
-        }
-    }
-
-    /// Acknowledges everything at once from now on: the caller knows that the sender is no stock client.
-    pub fn acknowledge_at_once(&mut self) {
-        let released = self.pairing.stop();
-        self.acknowledge_all(released);
     }
 
     /// The first page of the dump, if it was sent to a wrong offset and none came for offset 0. To be asked after each
@@ -439,24 +402,6 @@ impl Session {
             SessionState::Waiting | SessionState::Receiving => Some(self.heard_at + self.limits.silent_after),
             SessionState::Lingering => Some(self.linger_until),
             SessionState::Committing | SessionState::Ended => None,
-        }
-    }
-
-    /// When held acknowledgements may be released although something seems to be missing.
-    fn quiet_at(&self) -> Option<Instant> {
-        let receiving = self.state == SessionState::Receiving;
-        self.pairing.quiet_at(self.heard_at).filter(|_| receiving)
-    }
-
-    fn acknowledge_all(&mut self, released: Released) {
-        released.for_each(|seqno| self.acknowledge(seqno));
-    }
-
-    fn acknowledge(&mut self, seqno: Seqno) {
-        if self.acks.len() < self.limits.acks_max {
-            self.acks.push_back(seqno);
-        } else {
-            self.stats.dropped_acks += 1;
         }
     }
 }
