@@ -16,6 +16,7 @@ pub struct StockReceiver {
     images: [Image; 3],
     acks: VecDeque<Seqno>,
     dropped: u64,
+    forgotten: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,14 @@ impl StockReceiver {
             images: [Image::default(), Image::default(), Image::default()],
             acks: VecDeque::new(),
             dropped: 0,
+            forgotten: 0,
         }
+    }
+
+    /// Dumps that it gave up for a HERALD that came in the middle, a late copy as well as a new one.
+    #[must_use]
+    pub const fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Messages that it did not take.
@@ -62,7 +70,10 @@ impl Receiver for StockReceiver {
         let herald = header.kind == Kind::Herald;
         if herald && port == HERALD_PORT && self.state == StockState::Data {
             // A HERALD from the same address ends the dump before, complete or not.
-            *self = Self::new(self.port.wrapping_add(1));
+            *self = Self {
+                forgotten: self.forgotten + 1,
+                ..Self::new(self.port.wrapping_add(1))
+            };
         }
         self.state = match self.state {
             StockState::Idle | StockState::Herald if herald && port == HERALD_PORT => StockState::Herald,

@@ -32,21 +32,7 @@ impl OurSender {
     ///
     /// [`ClientConfigError`] if the client cannot be made so.
     pub fn new(config: ClientConfig, herald_path: &str, plan: &Plan) -> Result<Self, ClientConfigError> {
-        Self::begin_at(Instant::ZERO, config, herald_path, plan)
-    }
-
-    /// The same, of a client that begins at `now`.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientConfigError`] if the client cannot be made so.
-    pub fn begin_at(
-        now: Instant,
-        config: ClientConfig,
-        herald_path: &str,
-        plan: &Plan,
-    ) -> Result<Self, ClientConfigError> {
-        let client = Client::new(config, herald_path, vec![0; config.window_bytes], now)?;
+        let client = Client::new(config, herald_path, vec![0; config.window_bytes], Instant::ZERO)?;
         Ok(Self {
             client,
             writes: plan.writes.clone(),

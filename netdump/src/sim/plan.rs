@@ -13,6 +13,9 @@ const KEY_LEN: usize = 4096;
 /// Largest write of the stock dumper.
 const WRITE_LEN_MAX: u64 = 64 * 1024;
 
+/// How a minidump begins (`MINIDUMP_MAGIC`, `sys/amd64/include/minidump.h`).
+const MINIDUMP_MAGIC: &[u8] = b"minidump FreeBSD/amd64\0\0";
+
 /// One write of a dumper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
@@ -51,6 +54,27 @@ impl Plan {
     #[must_use]
     pub fn dense(order: Order, file_len: u64, seed: u64) -> Self {
         Self::new(order, file_len, core::iter::once(0..file_len), seed)
+    }
+
+    /// A dense dump that begins with the page of a minidump header and a few smaller writes, as FreeBSD's minidumps do
+    /// (`sys/amd64/amd64/minidump_machdep.c`): header, message buffer, bitmap, page tables, pages.
+    #[must_use]
+    pub fn minidump(order: Order, file_len: u64, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut runs = Vec::new();
+        let mut at = 0;
+        for blocks in [1, rng.within(1..30), 1, rng.within(1..20)] {
+            let end = (at + 4096 * blocks).min(file_len);
+            runs.push(at..end);
+            at = end;
+        }
+        runs.push(at..file_len);
+        let mut plan = Self::new(order, file_len, runs.into_iter(), seed);
+        let first = plan.writes.iter_mut().find(|write| write.kind == Kind::Vmcore);
+        if let Some(magic) = first.and_then(|write| write.bytes.get_mut(..MINIDUMP_MAGIC.len())) {
+            magic.copy_from_slice(MINIDUMP_MAGIC);
+        }
+        plan
     }
 
     /// A dump with random holes from `base` on, as our agent sends it: runs of pages.

@@ -84,12 +84,6 @@ impl StockSender {
     /// A client that will send `plan`, with a path of `path_len` bytes and a NUL in its HERALD; none if that is zero.
     #[must_use]
     pub fn new(config: StockConfig, path_len: usize, plan: &Plan) -> Self {
-        Self::begin_at(Instant::ZERO, config, path_len, plan)
-    }
-
-    /// The same, of a client that begins at `now`.
-    #[must_use]
-    pub fn begin_at(now: Instant, config: StockConfig, path_len: usize, plan: &Plan) -> Self {
         let mut path = vec![b'p'; path_len];
         path.extend((path_len > 0).then_some(0));
         let control = |kind, bytes| Write { kind, offset: 0, bytes };
@@ -112,7 +106,7 @@ impl StockSender {
         }
         writes.push_back(control(Kind::Finished, Vec::new()));
         let first_seqno = u32::from(config.order != Order::TestClient);
-        let burst = Burst::new(config, control(Kind::Herald, path), now);
+        let burst = Burst::new(config, control(Kind::Herald, path), Instant::ZERO);
         let port = HERALD_PORT;
         Self {
             config,

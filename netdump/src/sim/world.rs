@@ -1,4 +1,4 @@
-use alloc::{collections::BTreeMap, vec, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, vec, vec::Vec};
 use core::fmt;
 
 use super::{image::Image, link::Link};
@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The end that sends a dump.
-pub trait Sender {
+pub trait Sender: fmt::Debug {
     /// Writes the next datagram into `out` and returns the receiver's port and its length.
     fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<(u16, usize)>;
     /// Takes a datagram that came from the receiver's port `source_port`.
@@ -22,7 +22,7 @@ pub trait Sender {
 }
 
 /// The end that receives a dump.
-pub trait Receiver {
+pub trait Receiver: fmt::Debug {
     /// Takes a datagram that came to `port`.
     fn receive(&mut self, now: Instant, port: u16, datagram: &[u8]);
     /// Writes the next datagram into `out` and returns the port that it leaves from and its length.
@@ -40,6 +40,28 @@ pub trait Receiver {
     /// Whether storage holds exactly these bytes there.
     fn holds(&self, kind: Kind, offset: u64, bytes: &[u8]) -> bool {
         self.image(kind).is_some_and(|image| image.holds(offset, bytes))
+    }
+}
+
+impl<S: Sender + ?Sized> Sender for Box<S> {
+    fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<(u16, usize)> {
+        (**self).transmit(now, out)
+    }
+
+    fn receive(&mut self, now: Instant, source_port: u16, datagram: &[u8]) {
+        (**self).receive(now, source_port, datagram);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        (**self).deadline()
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        (**self).timeout(now);
+    }
+
+    fn outcome(&self) -> Option<SendOutcome> {
+        (**self).outcome()
     }
 }
 
