@@ -8,6 +8,7 @@ mod check;
 mod ci;
 mod lint;
 mod process;
+mod sim;
 mod test;
 mod testbed;
 mod workspace;
@@ -42,6 +43,10 @@ enum Command {
     Test(test::Options),
     /// Runs the benchmarks of benches/.
     Bench(bench::Options),
+    /// Simulates dumps between our ends and stock ends over bad networks, and checks the rules that hold over them.
+    ///
+    /// Example: cargo xtask sim --seeds 100000
+    Sim(sim::Options),
     /// Fetches what the tests need (stock kernels, crash, QEMU, drgn) into the cache folder, and nothing else.
     ///
     /// The cache is ${COREFERRY_CACHE:-target/cache}. Packages come by apt from the mirror this machine uses, checked by
@@ -67,6 +72,7 @@ fn run(command: Command) -> Result<()> {
         Command::Lint => lint::run(),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Sim(options) => sim::run(&options),
         Command::Testbed => testbed::run(),
         Command::Ci => ci::run(),
     }
