@@ -5,6 +5,7 @@
 //! Needs the testbed that `cargo xtask` fetches (`COREFERRY_TESTBED`); without it the test says so and passes, except in
 //! CI.
 
+mod common;
 #[path = "tools/guest.rs"]
 mod guest;
 #[path = "tools/ours.rs"]
