@@ -313,12 +313,10 @@ impl Supervisor {
             progress: Arc::clone(&progress),
             inputs: self.inputs.clone(),
         };
-        std::thread::Builder::new()
-            .name("dump".to_owned())
-            .spawn(move || {
-                guest.look_into(&mut note);
-                thread.run(&guest, &note);
-            })?;
+        std::thread::Builder::new().name("dump".to_owned()).spawn(move || {
+            guest.look_into(&mut note);
+            thread.run(&guest, &note);
+        })?;
         let mut view = self.shared.view();
         view.dumps.begin(&id, name, idempotency_key, Arc::clone(&progress));
         view.state = VmState::Dumping;
