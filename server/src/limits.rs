@@ -13,6 +13,9 @@ pub const HALF_OPEN_KEPT: Duration = Duration::from_secs(2);
 /// Datagrams taken from a socket before anything is written: the most that a client has in flight.
 pub const BATCH_DATAGRAMS: usize = 64;
 
+/// Longest train of datagrams that the kernel hands out at once (udp(7), UDP_GRO): what fits into one IP packet.
+pub const TRAIN_BYTES_MAX: usize = 65_536;
+
 /// Largest payload of a UDP datagram over IPv4 (65 535 less 20 bytes of IP and 8 of UDP header).
 pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use netdump::{Accepted, FinishTicket, Rejected, Session, SessionEvent, Ticket};
 
 use super::{Counters, Handle, Shared};
-use crate::limits::{BATCH_DATAGRAMS, STOP_LOOK};
+use crate::limits::STOP_LOOK;
+use crate::os::TrainSender;
 use crate::store::examine::Ending;
 use crate::store::journal::SessionHead;
 use crate::store::spool::{Spool, SpoolError};
@@ -17,8 +18,6 @@ use crate::{escape, os};
 
 /// Room for a batch: datagrams are packed one behind the other, and a train of the largest length needs to fit.
 const BATCH_BYTES: usize = 256 * 1024;
-/// Longest train of datagrams that the kernel hands out at once.
-const TRAIN_BYTES_MAX: usize = 65_536;
 /// Acknowledgements sent by one call; the kernel takes at least 64 (UDP_MAX_SEGMENTS).
 const ACKS_AT_ONCE: usize = 64;
 
@@ -33,8 +32,7 @@ pub(super) struct SessionThread {
     /// Whether the sender is one of ours, once that was looked up in the present silence.
     is_ours: Option<bool>,
     last_refusal: Option<String>,
-    /// Whether many acknowledgements may leave by one call.
-    acks_in_one_call: bool,
+    acks_out: TrainSender,
 }
 
 /// Data of a batch that is contiguous in the file.
@@ -56,7 +54,7 @@ impl SessionThread {
             heard_at: Instant::now(),
             is_ours: None,
             last_refusal: None,
-            acks_in_one_call: true,
+            acks_out: TrainSender::new(),
         }
     }
 
@@ -109,36 +107,14 @@ impl SessionThread {
 
     /// Waits for a datagram, then takes all that are there, up to a burst. Gives their lengths.
     fn receive_batch(&self, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
-        let lens = self.receive_now(buffer)?;
+        let lens = os::receive_batch(&self.handle.socket, buffer)?;
         if !lens.is_empty() {
             return Ok(lens);
         }
         let until_deadline = self.session.poll_timeout().map(|at| at.since(self.shared.now()));
         let patience = until_deadline.map_or(STOP_LOOK, |left| left.min(STOP_LOOK));
         os::wait(&self.handle.socket, patience)?;
-        self.receive_now(buffer)
-    }
-
-    /// Takes the datagrams that are there.
-    fn receive_now(&self, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
-        let mut lens = Vec::with_capacity(BATCH_DATAGRAMS);
-        let mut at = 0;
-        while lens.len() < BATCH_DATAGRAMS {
-            let Some(room) = buffer.get_mut(at..).filter(|room| room.len() >= TRAIN_BYTES_MAX) else {
-                break;
-            };
-            let Some(train) = os::receive(&self.handle.socket, room)? else {
-                break;
-            };
-            let whole = train.len / train.segment_len;
-            lens.extend(std::iter::repeat_n(train.segment_len, whole));
-            let rest = train.len % train.segment_len;
-            if rest > 0 {
-                lens.push(rest);
-            }
-            at += train.len;
-        }
-        Ok(lens)
+        os::receive_batch(&self.handle.socket, buffer)
     }
 
     /// Stores what came and gives the tickets back. An error is how the session ends.
@@ -292,7 +268,7 @@ impl SessionThread {
                 return Ok(());
             }
             let acks = acks.get(..len).unwrap_or_default();
-            os::send_segments(&self.handle.socket, acks, ACK_LEN, &mut self.acks_in_one_call)?;
+            self.acks_out.send(&self.handle.socket, acks, ACK_LEN)?;
         }
     }
 
