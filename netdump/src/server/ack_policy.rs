@@ -43,6 +43,8 @@ pub(super) struct Pairing {
     largest_len: u32,
     /// Settled bursts that no stock client sends.
     strikes: u32,
+    /// Whether no packet ever came before the one before it was acknowledged.
+    one_at_a_time: bool,
     burst: Burst,
 }
 
@@ -94,6 +96,7 @@ impl Pairing {
             start_is_certain: false,
             largest_len: 0,
             strikes: 0,
+            one_at_a_time: true,
             burst: Burst::default(),
         }
     }
@@ -143,6 +146,7 @@ impl Pairing {
             return self.came_again(now, index);
         }
         if self.burst.add(now, index, offset, len, self.largest_len) {
+            self.one_at_a_time &= self.burst.seen.is_power_of_two();
             Released::NONE
         } else {
             self.stop()
@@ -174,8 +178,8 @@ impl Pairing {
 
     /// When [`Pairing::quiet`] is to be called if nothing is heard until then.
     pub(super) fn quiet_at(&self, heard_at: Instant) -> Option<Instant> {
-        let waits = self.burst.last_again.count > 0 && self.is_settled();
-        waits.then(|| heard_at + limits::QUIET_AFTER)
+        let waits = self.burst.last_again.count > 0 || self.is_alone();
+        (waits && self.is_settled()).then(|| heard_at + limits::QUIET_AFTER)
     }
 
     /// The line has been quiet: what came is the burst.
@@ -256,7 +260,18 @@ impl Pairing {
         if self.strikes >= limits::STRIKES_MAX {
             return self.stop();
         }
+        if self.is_alone() {
+            let released = self.release(self.burst.held);
+            self.next_burst(PACKETS_MAX - self.burst.seen.leading_zeros(), self.start_is_certain);
+            return released;
+        }
         Released::NONE
+    }
+
+    /// Whether this looks like a sender that waits for each acknowledgement, and which may never repeat anything. A stock
+    /// client does so only if the line broke after the first packet of its first burst.
+    const fn is_alone(&self) -> bool {
+        self.one_at_a_time && self.burst.seen.is_power_of_two()
     }
 
     const fn release(&mut self, indices: u128) -> Released {

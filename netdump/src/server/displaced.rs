@@ -93,13 +93,21 @@ impl Watch {
                 *self = Self::Fine;
             }
             Self::Displaced { .. } if offset < PAGE_LEN => *self = Self::Fine,
-            Self::Displaced {
-                offset: page,
-                next_seqno,
-            } if within(page) && !is_after(seqno, next_seqno) => return Verdict::Drop,
+            Self::Displaced { .. } if self.is_of_page(seqno, offset) => return Verdict::Drop,
             Self::Displaced { .. } | Self::Fine => {}
         }
         Verdict::Take
+    }
+
+    /// Whether this is a part of a displaced page, so that its own place is not covered by it.
+    pub(super) fn is_of_page(&self, seqno: Seqno, offset: u64) -> bool {
+        match *self {
+            Self::Displaced {
+                offset: page,
+                next_seqno,
+            } => offset >= page && offset - page < PAGE_LEN && !is_after(seqno, next_seqno),
+            Self::Nothing | Self::Page { .. } | Self::Fine => false,
+        }
     }
 }
 

@@ -128,6 +128,10 @@ impl Session {
             offset,
             end,
         } = ticket;
+        if kind == Kind::Vmcore && self.watch.is_of_page(seqno, offset) {
+            self.acknowledge(seqno);
+            return Ok(());
+        }
         let new_bytes = self.extents_mut(kind).insert(offset..end)?;
         self.stats.duplicate_bytes += (end - offset) - new_bytes;
         if kind == Kind::Vmcore {

@@ -310,6 +310,10 @@ impl Receiver for OurReceiver {
             if let Some(image) = self.images.get_mut(place(Kind::Vmcore)) {
                 image.move_page(page.offset, 0);
             }
+            // Copies of its packets that are still to be written must not come to the old place any more.
+            let is_of_page = |write: &Write| write.offset >= page.offset && write.offset - page.offset < page.len_bytes;
+            let late = self.writes.values_mut().filter(|(write, _)| is_of_page(write));
+            late.for_each(|(write, _)| write.bytes.clear());
         }
         self.work(now);
     }
@@ -352,6 +356,14 @@ impl Receiver for OurReceiver {
 
     fn is_durable(&self) -> bool {
         self.durable
+    }
+
+    fn holds(&self, kind: Kind, offset: u64, bytes: &[u8]) -> bool {
+        let image = self.image(kind);
+        let holds = |offset| image.is_some_and(|image| image.holds(offset, bytes));
+        let page = self.repaired.filter(|_| kind == Kind::Vmcore);
+        let moved_to = page.and_then(|page| offset.checked_sub(page.offset).filter(|at| *at < page.len_bytes));
+        holds(offset) || moved_to.is_some_and(holds)
     }
 }
 
