@@ -28,6 +28,8 @@ pub mod net;
 pub mod queue;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 
 pub use device::{Identity, VirtioDevice};
