@@ -45,6 +45,31 @@ pub(crate) struct OurCore {
 }
 
 impl OurCore {
+    /// Opens a core that the agent itself wrote.
+    #[allow(
+        dead_code,
+        reason = "tests of whole guests use it; the layout's own tests rewrite QEMU's dumps"
+    )]
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let source = Source::open(path)?;
+        let notes = source.notes()?;
+        let cpus = notes.cpu_states();
+        let vmcoreinfo = notes.vmcoreinfo.context("no VMCOREINFO note")?;
+        let metadata = source.file.metadata()?;
+        Ok(Self {
+            path: path.to_owned(),
+            vmcoreinfo: String::from_utf8(vmcoreinfo.to_vec())?,
+            note: notes.coreferry()?.context("no COREFERRY note")?,
+            header_len: source.start.len(),
+            trailer_len: 0,
+            file_len: metadata.len(),
+            pages_stored: metadata.blocks() * 512 / PAGE_LEN,
+            pages: (metadata.len() - HEADER_ROOM_LEN) / PAGE_LEN,
+            scan: Duration::ZERO,
+            cpus,
+        })
+    }
+
     /// Value of a VMCOREINFO key.
     pub(crate) fn vmcoreinfo(&self, key: &str) -> Result<&str> {
         vmcoreinfo::value(self.vmcoreinfo.as_bytes(), key).with_context(|| format!("VMCOREINFO has no {key}"))
