@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
-use nic_emu::device::{FrameSink, Offloads, TxFrame};
+use nic_emu::device::{FrameSink, Offload, Offloads, SegmentationKind, TxFrame};
 use nix::poll::PollFlags;
 
 use super::limits::{FRAME_LEN_MAX, MTU_ETHERNET, MTU_JUMBO, MTU_MIN, RECEIVE_BATCH, SEND_WAIT_MS};
@@ -20,6 +20,11 @@ use super::{Wire, WireError, ioctl};
 
 /// Bytes of the virtio-net header before each frame, with the number of buffers (virtio 1.2, 5.1.6).
 const VNET_HEADER_LEN: usize = 12;
+/// Flag: the checksum is to be completed (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+const VNET_NEEDS_CSUM: u8 = 1;
+/// To be cut as TCP over IPv4 and IPv6 (`VIRTIO_NET_HDR_GSO_*`).
+const VNET_GSO_TCPV4: u8 = 1;
+const VNET_GSO_TCPV6: u8 = 4;
 
 /// A queue of a TAP interface.
 #[derive(Debug)]
@@ -79,11 +84,10 @@ impl TapWire {
             .map_or(Ok(()), |why| Err(WireError::lost(&self.interface, why.as_str())))
     }
 
-    fn send_one(&mut self, frame: &[u8]) {
-        // All zeroes: no checksum to fill in, no segmentation (virtio 1.2, 5.1.6.2).
-        let header = [0u8; VNET_HEADER_LEN];
+    fn send_one(&mut self, frame: &TxFrame<'_>) {
+        let header = vnet_header(frame.offload);
         for attempt in 0..2 {
-            match (&self.tun).write_vectored(&[IoSlice::new(&header), IoSlice::new(frame)]) {
+            match (&self.tun).write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes)]) {
                 Ok(_) => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock && attempt == 0 => {
@@ -128,6 +132,32 @@ fn usable_mtu(interface: &str) -> Result<u16, String> {
     }
 }
 
+/// What is left to the kernel, as a header before the frame (virtio 1.2, 5.1.6.2; all zeroes: nothing).
+fn vnet_header(offload: Offload) -> [u8; VNET_HEADER_LEN] {
+    let mut header = [0; VNET_HEADER_LEN];
+    let mut put = |at: usize, value: u16| {
+        if let Some(field) = header.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<2>()) {
+            *field = value.to_le_bytes();
+        }
+    };
+    // Flags in the first byte, how to cut in the second.
+    let flags = offload.checksum.map_or(0, |_| VNET_NEEDS_CSUM);
+    let kind = offload.segmentation.map_or(0, |segmentation| match segmentation.kind {
+        SegmentationKind::Tcp4 => VNET_GSO_TCPV4,
+        SegmentationKind::Tcp6 => VNET_GSO_TCPV6,
+    });
+    put(0, u16::from_le_bytes([flags, kind]));
+    if let Some(segmentation) = offload.segmentation {
+        put(2, segmentation.header_len);
+        put(4, segmentation.size);
+    }
+    if let Some(checksum) = offload.checksum {
+        put(6, checksum.start);
+        put(8, checksum.offset);
+    }
+    header
+}
+
 fn tun_advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::NotFound => "load the driver (modprobe tun)",
@@ -162,14 +192,19 @@ fn attach(tun: &File, interface: &str) -> Result<(), String> {
 }
 
 impl FrameSink for TapWire {
+    /// The kernel completes checksums and cuts large packets of frames that come with a vnet header.
     fn offloads(&self) -> Offloads {
-        Offloads::default()
+        Offloads {
+            checksum: true,
+            tcp4: true,
+            tcp6: true,
+        }
     }
 
     fn send(&mut self, frames: &[TxFrame<'_>]) {
         for frame in frames {
             if self.lost.is_none() {
-                self.send_one(frame.bytes);
+                self.send_one(frame);
             }
         }
     }
@@ -244,7 +279,31 @@ impl fmt::Display for TapWire {
 
 #[cfg(test)]
 mod tests {
+    use nic_emu::device::{ChecksumOffload, Segmentation};
+
     use super::*;
+
+    #[test]
+    fn the_vnet_header_says_what_is_left_to_do() {
+        assert_eq!(vnet_header(Offload::default()), [0; VNET_HEADER_LEN]);
+        let checksum = Some(ChecksumOffload { start: 34, offset: 16 });
+        let segmentation = Some(Segmentation {
+            kind: SegmentationKind::Tcp6,
+            size: 1448,
+            header_len: 86,
+        });
+        assert_eq!(
+            vnet_header(Offload {
+                checksum,
+                segmentation: None
+            }),
+            [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0]
+        );
+        assert_eq!(
+            vnet_header(Offload { checksum, segmentation }),
+            [1, 4, 86, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0]
+        );
+    }
 
     #[test]
     fn a_missing_interface_says_how_to_make_it() {
