@@ -1,6 +1,6 @@
 //! Plays simulated dumps, one for each seed, and says which seed broke a rule.
 //!
-//! `cargo run --release -p netdump --example sim -- --seeds 5000 [--from 0]`
+//! `cargo run --release -p netdump --example sim -- --seeds 5000 [--from 0] [--seconds 300]`
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a program")]
 
@@ -46,9 +46,11 @@ fn pairing(scenario: &Scenario) -> usize {
 }
 
 fn main() -> ExitCode {
-    let (first, count) = match (number("--from", 0), number("--seeds", 5000)) {
-        (Ok(first), Ok(count)) => (first, count),
-        (Err(error), _) | (_, Err(error)) => {
+    let numbers =
+        [("--from", 0), ("--seeds", 5000), ("--seconds", u64::MAX)].map(|(name, default)| number(name, default));
+    let (first, count, seconds) = match numbers {
+        [Ok(first), Ok(count), Ok(seconds)] => (first, count, seconds),
+        [Err(error), ..] | [_, Err(error), _] | [.., Err(error)] => {
             eprintln!("error: {error}");
             return ExitCode::from(2);
         }
@@ -57,7 +59,12 @@ fn main() -> ExitCode {
     let mut tallies: [Tally; 9] = Default::default();
     let mut virtual_s = 0.0;
     let mut broken = 0;
+    let mut played = 0;
     for seed in first..first.saturating_add(count) {
+        if began.elapsed().as_secs() >= seconds {
+            break;
+        }
+        played += 1;
         let scenario = Scenario::of_seed(seed);
         match scenario.run() {
             Ok(outcome) => {
@@ -100,9 +107,9 @@ fn main() -> ExitCode {
     let dumps: u64 = tallies.iter().map(|tally| tally.dumps).sum();
     println!(
         "seeds {first}..{} in {:.1} s ({:.0} a second): {dumps} dumps, {virtual_s:.0} s of virtual time, {broken} broken",
-        first.saturating_add(count),
+        first.saturating_add(played),
         took.as_secs_f64(),
-        (count as f64) / took.as_secs_f64().max(1e-9),
+        (played as f64) / took.as_secs_f64().max(1e-9),
     );
     if broken == 0 {
         ExitCode::SUCCESS

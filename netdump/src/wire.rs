@@ -14,6 +14,10 @@ pub const CLIENT_PORT: u16 = 20024;
 /// Bytes of a message header.
 pub const HEADER_LEN: usize = 24;
 
+/// `aux2` of a HERALD whose sender has a window and keeps every acknowledgement by itself, as the client here does: ASCII
+/// `wndw`. Stock receivers ignore the field, for old clients never set it (`sys/netinet/netdump/netdump.h`, there `_pad`).
+pub const WINDOW_MARK: u32 = u32::from_be_bytes(*b"wndw");
+
 /// Bytes of an acknowledgement. Newer stock clients take no other length.
 pub const ACK_LEN: usize = 4;
 
@@ -89,7 +93,7 @@ pub struct Header {
     pub offset: u64,
     /// Payload bytes behind the header.
     pub len: u32,
-    /// Zero from current clients, never initialised by old ones: to be ignored.
+    /// Zero from current clients, never initialised by old ones: to be ignored, [`WINDOW_MARK`] apart.
     pub aux2: u32,
 }
 

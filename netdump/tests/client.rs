@@ -155,7 +155,7 @@ fn the_herald_goes_to_its_port_again_and_again_until_somebody_answers() {
         seqno: Seqno(1),
         offset: 0,
         len: 6,
-        aux2: 0,
+        aux2: wire::WINDOW_MARK,
     };
     let first = transmit(&mut client, at(0));
     assert_eq!(first, [(HERALD_PORT, expected, b"rack1\0".to_vec())]);

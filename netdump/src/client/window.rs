@@ -2,7 +2,7 @@ use core::fmt;
 
 use crate::{
     time::{Duration, Instant},
-    wire::{HEADER_LEN, Header, Kind, Seqno},
+    wire::{HEADER_LEN, Header, Kind, Seqno, WINDOW_MARK},
 };
 
 #[cfg(test)]
@@ -190,7 +190,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
             seqno: Seqno(low_half(seq)),
             offset: slot.offset,
             len: u32::try_from(slot.len).ok()?,
-            aux2: 0,
+            aux2: if slot.kind == Kind::Herald { WINDOW_MARK } else { 0 },
         };
         let message = out.get_mut(..HEADER_LEN + slot.len)?;
         let (head, data) = message.split_at_mut(HEADER_LEN);

@@ -82,7 +82,7 @@ impl Session {
             kernel_header: Extents::new(SMALL_EXTENTS_MAX),
             key: Extents::new(SMALL_EXTENTS_MAX),
             acks: VecDeque::new(),
-            pairing: Pairing::new(limits.ack_policy, herald.seqno, herald.offset),
+            pairing: Pairing::new(limits.ack_policy, herald),
             watch: Watch::default(),
             event: None,
             heard_at: now,

@@ -23,6 +23,7 @@ pub struct OurSender {
     /// The write that is being pushed and how much of it was.
     at: (usize, usize),
     ended: Option<ClientEvent>,
+    declared: bool,
 }
 
 impl OurSender {
@@ -38,7 +39,15 @@ impl OurSender {
             writes: plan.writes.clone(),
             at: (0, 0),
             ended: None,
+            declared: true,
         })
+    }
+
+    /// The same without the word in its HERALD that says that it has a window: some other sender that has one.
+    #[must_use]
+    pub const fn undeclared(mut self) -> Self {
+        self.declared = false;
+        self
     }
 
     /// The client.
@@ -77,9 +86,11 @@ impl OurSender {
 impl Sender for OurSender {
     fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<(u16, usize)> {
         self.feed();
-        self.client
-            .poll_transmit(now, out)
-            .map(|transmit| (transmit.port, transmit.len))
+        let transmit = self.client.poll_transmit(now, out)?;
+        if !self.declared && transmit.port == HERALD_PORT {
+            out.get_mut(20..24)?.fill(0);
+        }
+        Some((transmit.port, transmit.len))
     }
 
     fn receive(&mut self, now: Instant, source_port: u16, datagram: &[u8]) {

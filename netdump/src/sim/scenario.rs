@@ -57,6 +57,8 @@ pub enum From {
     Ours {
         /// Packets in flight.
         window_packets: u32,
+        /// Whether it says so.
+        declared: bool,
     },
     /// A stock client.
     Stock {
@@ -193,14 +195,17 @@ impl Scenario {
     fn sender(&self, plan: &Plan) -> Result<Box<dyn Sender>, String> {
         let path = pick(&mut Rng::new(self.seed ^ 1), 0, &[9, 1000]);
         match self.from {
-            From::Ours { window_packets } => {
+            From::Ours {
+                window_packets,
+                declared,
+            } => {
                 let config = ClientConfig {
                     window_packets,
                     ..ClientConfig::stock(self.mtu)
                 };
                 let label = if path == 0 { "" } else { "lab/rack1" };
                 let sender = OurSender::new(config, label, plan).map_err(|error| format!("{error}"))?;
-                Ok(Box::new(sender))
+                Ok(Box::new(if declared { sender } else { sender.undeclared() }))
             }
             From::Stock {
                 order,
@@ -283,7 +288,11 @@ pub fn no_silent_hole(session: &OurReceiver, plan: &Plan) -> Result<Vec<Range<u6
 fn from(rng: &mut Rng) -> From {
     if rng.chance(250_000) {
         let window_packets = pick(rng, 64, &[64, 16, 1]);
-        return From::Ours { window_packets };
+        let declared = rng.chance(500_000);
+        return From::Ours {
+            window_packets,
+            declared,
+        };
     }
     let order = pick(
         rng,
