@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use netdump::{
-    Accepted, Extents, FinishTicket, Header, Instant, Kind, Rejected, Seqno, Session, SessionEvent, SessionLimits,
-    Ticket, TooManyExtents, WireError, server::SessionState, time::Duration,
+    Accepted, AckPolicy, Extents, FinishTicket, Header, Instant, Kind, Rejected, Seqno, Session, SessionEvent,
+    SessionLimits, Ticket, TooManyExtents, WireError, server::SessionState, time::Duration,
 };
 use proptest::prelude::*;
 
@@ -32,9 +32,17 @@ fn session_with(limits: SessionLimits, path: &[u8]) -> Session {
 }
 
 fn session() -> Session {
-    let mut session = session_with(SessionLimits::default(), b"");
+    let mut session = session_with(at_once(), b"");
     assert_eq!(acks(&mut session), [1]);
     session
+}
+
+/// Limits of sessions that acknowledge each message by itself; pairing has tests of its own.
+fn at_once() -> SessionLimits {
+    SessionLimits {
+        ack_policy: AckPolicy::Immediate,
+        ..SessionLimits::default()
+    }
 }
 
 fn acks(session: &mut Session) -> Vec<u32> {
@@ -193,7 +201,7 @@ fn header_and_key_come_in_pieces_and_in_any_order() {
 fn what_lies_beyond_the_limits_is_neither_taken_nor_acknowledged() {
     let limits = SessionLimits {
         file_len_max: 10_000,
-        ..SessionLimits::default()
+        ..at_once()
     };
     let mut session = session_with(limits, b"");
     acks(&mut session);
@@ -351,7 +359,7 @@ fn a_silent_sender_is_dead_after_sixty_seconds() {
     assert_eq!(only_heralds.poll_timeout(), Some(at(60)));
     let limits = SessionLimits {
         silent_after: Duration::from_secs(30),
-        ..SessionLimits::default()
+        ..at_once()
     };
     assert_eq!(session_with(limits, b"").poll_timeout(), Some(at(30)));
 }
@@ -360,7 +368,7 @@ fn a_silent_sender_is_dead_after_sixty_seconds() {
 fn coverage_that_falls_to_pieces_is_refused_and_never_claimed() {
     let limits = SessionLimits {
         extents_max: 2,
-        ..SessionLimits::default()
+        ..at_once()
     };
     let mut session = session_with(limits, b"");
     store(&mut session, Kind::Vmcore, 2, 0, b"data");
@@ -399,7 +407,7 @@ fn coverage_that_falls_to_pieces_is_refused_and_never_claimed() {
 fn acknowledgements_nobody_sends_take_no_more_room_than_allowed() {
     let limits = SessionLimits {
         acks_max: 3,
-        ..SessionLimits::default()
+        ..at_once()
     };
     let mut session = session_with(limits, b"");
     for seqno in 2..10 {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use netdump::{
-    Client, ClientConfig, ClientError, Extents, Instant, Kind, SessionEvent, SessionLimits,
+    AckPolicy, Client, ClientConfig, ClientError, Extents, Instant, Kind, SessionEvent, SessionLimits,
     server::SessionState,
     sim::{
         Link, LinkConfig, Network, Order, OurReceiver, OurSender, Plan, Receiver, Report, Rng, SendOutcome,
@@ -222,7 +222,11 @@ fn every_hole_of_a_stock_sender_with_the_shift_fault_is_known() {
             };
             let plan = Plan::dense(order, 1 << 19, seed);
             let mut sender = StockSender::new(config, 0, &plan);
-            let mut receiver = OurReceiver::new(SessionLimits::default(), StorageConfig::instant(), 49152, seed);
+            let limits = SessionLimits {
+                ack_policy: AckPolicy::Immediate,
+                ..SessionLimits::default()
+            };
+            let mut receiver = OurReceiver::new(limits, StorageConfig::instant(), 49152, seed);
             let lossy = LinkConfig {
                 loss_ppm: 10_000,
                 ..LinkConfig::clean()

@@ -11,17 +11,20 @@
 //! or with 64 KiB. Whoever sends beyond an end before it was released has a window and no such burst: then nothing is
 //! held any more.
 
-use super::Seqno;
-use crate::{limits, time::Instant};
+use crate::{
+    limits,
+    time::Instant,
+    wire::{Header, Seqno, WINDOW_MARK},
+};
 
 /// When a session acknowledges data that storage has taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AckPolicy {
     /// Each message at once. A stock client may then believe that a lost packet arrived.
-    #[default]
     Immediate,
     /// Messages that share a bit in a stock client only together. Senders that are no stock clients are recognised by
     /// what they send, and get every acknowledgement at once.
+    #[default]
     Paired,
 }
 
@@ -86,13 +89,14 @@ impl Again {
 }
 
 impl Pairing {
-    /// For a sender whose first HERALD has that number and offset. Kernels begin with 1, netdumpd's test client, which
-    /// sends one message at a time, with 0.
-    pub(super) fn new(policy: AckPolicy, herald_seqno: Seqno, herald_offset: u64) -> Self {
-        let is_kernel = herald_seqno == Seqno(1) || (herald_offset > 0 && herald_seqno != Seqno(0));
+    /// For a sender with that first HERALD. Kernels begin with number 1, netdumpd's test client, which sends one message at
+    /// a time, with 0; a sender with a window says so.
+    pub(super) fn new(policy: AckPolicy, herald: &Header) -> Self {
+        let is_kernel = herald.seqno == Seqno(1) || (herald.offset > 0 && herald.seqno != Seqno(0));
+        let is_kernel = is_kernel && herald.aux2 != WINDOW_MARK;
         Self {
             active: policy == AckPolicy::Paired && is_kernel,
-            start: Seqno(herald_seqno.0.wrapping_add(1)),
+            start: Seqno(herald.seqno.0.wrapping_add(1)),
             start_is_certain: false,
             largest_len: 0,
             strikes: 0,
