@@ -163,7 +163,10 @@ fn send_arrives_whole(loss: Loss) {
         "gone",
     ]);
 
-    let dumps = receiver.dumps();
+    // The receiver acknowledges FINISHED first and puts the dump away afterwards.
+    let dumps = common::wait_for("the stock receiver to put the dump away", || {
+        Some(receiver.dumps()).filter(|dumps| !dumps.is_empty())
+    });
     assert_eq!(dumps.len(), 1);
     let dump = &dumps[0];
     assert_eq!((dump.end, dump.oversized), (End::Finished, 0));
