@@ -12,6 +12,7 @@
 //!
 //! - [`Receiver`]: start, stop, wait for cores (also embedded in other programs)
 //! - [`LocalCores`]: the cores of a directory, read-only; implements [`api::CoreService`]
+//! - [`trains`]: many datagrams by one call, for senders too
 //! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`: who may dump · `limits`
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
@@ -30,6 +31,7 @@ pub use allow::{Cidr, CidrError};
 pub use cores::{LocalCores, StoredVmcore};
 pub use escape::{lines, one_line};
 pub use ingest::SessionRules;
+pub use os::trains;
 pub use receiver::{Receiver, ReceiverConfig, ReceiverError};
 pub use service::CoreCatalogue;
 pub use store::StoreError;

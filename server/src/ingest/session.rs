@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use netdump::{Accepted, FinishTicket, Rejected, Session, SessionEvent, Ticket};
 
 use super::{Counters, Handle, Shared};
+use crate::escape;
 use crate::limits::STOP_LOOK;
-use crate::os::TrainSender;
+use crate::os::trains::{self, Datagram, TrainSender};
 use crate::store::examine::Ending;
 use crate::store::journal::SessionHead;
 use crate::store::spool::{Spool, SpoolError};
-use crate::{escape, os};
 
 /// Room for a batch: datagrams are packed one behind the other, and a train of the largest length needs to fit.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -79,11 +79,11 @@ impl SessionThread {
                 self.end(Ending::Stopped);
                 return Ok(());
             }
-            let lens = self.receive_batch(&mut buffer)?;
-            if !lens.is_empty() {
+            let datagrams = self.receive_batch(&mut buffer)?;
+            if !datagrams.is_empty() {
                 self.heard_at = Instant::now();
                 self.is_ours = None;
-                if let Err(ending) = self.take_batch(&buffer, &lens) {
+                if let Err(ending) = self.take_batch(&buffer, &datagrams) {
                     self.session.refuse();
                     self.end(ending);
                     return Ok(());
@@ -105,26 +105,26 @@ impl SessionThread {
         }
     }
 
-    /// Waits for a datagram, then takes all that are there, up to a burst. Gives their lengths.
-    fn receive_batch(&self, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
-        let lens = os::receive_batch(&self.handle.socket, buffer)?;
-        if !lens.is_empty() {
-            return Ok(lens);
+    /// Waits for a datagram, then takes all that are there, up to a burst. Gives them with their lengths.
+    fn receive_batch(&self, buffer: &mut [u8]) -> io::Result<Vec<Datagram>> {
+        let datagrams = trains::receive_batch(&self.handle.socket, buffer)?;
+        if !datagrams.is_empty() {
+            return Ok(datagrams);
         }
         let until_deadline = self.session.poll_timeout().map(|at| at.since(self.shared.now()));
         let patience = until_deadline.map_or(STOP_LOOK, |left| left.min(STOP_LOOK));
-        os::wait(&self.handle.socket, patience)?;
-        os::receive_batch(&self.handle.socket, buffer)
+        trains::wait(&self.handle.socket, patience)?;
+        trains::receive_batch(&self.handle.socket, buffer)
     }
 
     /// Stores what came and gives the tickets back. An error is how the session ends.
-    fn take_batch(&mut self, buffer: &[u8], lens: &[usize]) -> Result<(), Ending> {
-        Counters::add(&self.shared.counters.packets, lens.len() as u64);
+    fn take_batch(&mut self, buffer: &[u8], datagrams: &[Datagram]) -> Result<(), Ending> {
+        Counters::add(&self.shared.counters.packets, datagrams.len() as u64);
         let before = self.session.stats().duplicate_messages;
         let mut runs: Vec<Run<'_>> = Vec::new();
         let mut finished = None;
         let mut at = 0;
-        for len in lens {
+        for Datagram { len, .. } in datagrams {
             let datagram = buffer.get(at..at + len).unwrap_or_default();
             at += len;
             match self.session.handle_datagram(self.shared.now(), datagram) {
@@ -268,7 +268,7 @@ impl SessionThread {
                 return Ok(());
             }
             let acks = acks.get(..len).unwrap_or_default();
-            self.acks_out.send(&self.handle.socket, acks, ACK_LEN)?;
+            self.acks_out.send(&self.handle.socket, None, acks, ACK_LEN)?;
         }
     }
 

@@ -1,71 +1,36 @@
-//! The calls that are Linux's own, so that another system can follow in one place.
+//! Many datagrams by one call: trains of datagrams of one size (udp(7), UDP_SEGMENT and UDP_GRO).
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, RcvBuf, RcvBufForce, UdpGroSegment};
+use nix::sys::socket::sockopt::UdpGroSegment;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt};
-
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::limits::{BATCH_DATAGRAMS, SOCKET_BUFFER_BYTES, TRAIN_BYTES_MAX};
+use crate::limits::{BATCH_DATAGRAMS, TRAIN_BYTES_MAX};
 
-/// A datagram that came in on a socket made by [`herald_socket`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrived {
-    /// Its length.
-    pub(crate) len: usize,
+/// A datagram of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram {
     /// Who sent it.
-    pub(crate) peer: SocketAddrV4,
-    /// The address that the peer dialled.
-    pub(crate) dialled: Ipv4Addr,
+    pub from: SocketAddrV4,
+    /// Its length in bytes.
+    pub len: usize,
 }
 
-/// A socket that tells which of the host's addresses a peer dialled (ip(7), IP_PKTINFO).
-pub(crate) fn herald_socket(listen: SocketAddrV4) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(listen)?;
-    setsockopt(&socket, Ipv4PacketInfo, &true)?;
-    enlarge_buffer(&socket);
-    Ok(socket)
-}
-
-/// Waits for a datagram as long as the socket's read time-out says; none when nothing came.
-pub(crate) fn receive_with_destination(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Arrived>> {
-    let mut control = nix::cmsg_space!(nix::libc::in_pktinfo);
-    let mut iov = [IoSliceMut::new(buffer)];
-    let received = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::empty());
-    let message = match received {
-        Ok(message) => message,
-        Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(None),
-        Err(why) => return Err(why.into()),
-    };
-    let destination = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4PacketInfo(info) => Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())),
-        _ => None,
-    });
-    let (Some(peer), Some(dialled)) = (message.address, destination) else {
-        return Ok(None);
-    };
-    Ok(Some(Arrived {
-        len: message.bytes,
-        peer: SocketAddrV4::new(peer.ip(), peer.port()),
-        dialled,
-    }))
-}
-
-/// Makes ready the socket of a session: a large buffer, and datagrams of one size handed out together (udp(7), UDP_GRO;
-/// a kernel without it hands them out one by one).
-pub(crate) fn prepare_session_socket(socket: &UdpSocket) -> io::Result<()> {
-    enlarge_buffer(socket);
+/// Lets datagrams that came together be handed out together; a kernel without that hands them out one by one.
+pub fn accept_trains(socket: &UdpSocket) {
     let _ = setsockopt(socket, UdpGroSegment, &true);
-    socket.set_nonblocking(true)
 }
 
 /// Waits until something can be received, at most for `patience`.
-pub(crate) fn wait(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
+///
+/// # Errors
+/// What poll(2) says.
+pub fn wait(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
     let mut watched = [PollFd::new(socket, PollFlags::IN)];
     let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
     match poll(&mut watched, Some(&patience)) {
@@ -77,41 +42,48 @@ pub(crate) fn wait(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
 /// Datagrams that were received at once, one behind the other.
 #[derive(Debug, Clone, Copy)]
 struct Train {
+    /// Who sent them.
+    from: SocketAddrV4,
     /// Length of all.
     len: usize,
     /// Length of each but the last, at least 1.
     segment_len: usize,
 }
 
-/// Takes the datagrams that are there, one behind the other, and gives the length of each. Looks a bounded number of
-/// times: whoever floods the socket with empty datagrams does not keep the caller here.
-pub(crate) fn receive_batch(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
-    let mut lens = Vec::with_capacity(BATCH_DATAGRAMS);
+/// Takes the datagrams that are there, one behind the other in `buffer`, and never waits. Looks a bounded number of
+/// times: whoever floods the socket with empty datagrams does not keep the caller here. There is to be room for a train of
+/// [`TRAIN_BYTES_MAX`] bytes. That a port was unreachable for a moment is no error: the peer's own time-outs decide.
+///
+/// # Errors
+/// What recvmsg(2) says, if it is no error that passes.
+pub fn receive_batch(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Vec<Datagram>> {
+    let mut datagrams = Vec::with_capacity(BATCH_DATAGRAMS);
     let mut at = 0;
     for _ in 0..BATCH_DATAGRAMS {
         let room = buffer.get_mut(at..).filter(|room| room.len() >= TRAIN_BYTES_MAX);
-        let Some(room) = room.filter(|_| lens.len() < BATCH_DATAGRAMS) else {
+        let Some(room) = room.filter(|_| datagrams.len() < BATCH_DATAGRAMS) else {
             break;
         };
         let Some(train) = receive(socket, room)? else {
             break;
         };
-        lens.extend(std::iter::repeat_n(train.segment_len, train.len / train.segment_len));
-        let rest = train.len % train.segment_len;
-        if rest > 0 {
-            lens.push(rest);
+        let mut rest = train.len;
+        while rest > 0 {
+            let len = rest.min(train.segment_len);
+            datagrams.push(Datagram { from: train.from, len });
+            rest -= len;
         }
         at += train.len;
     }
-    Ok(lens)
+    Ok(datagrams)
 }
 
-/// The next datagrams of a connected socket, if there are any. That a port was unreachable for a moment is no error: the
-/// peer's own time-outs decide (udp(7)).
+/// The next datagrams of one sender, if there are any.
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Train>> {
     let mut control = nix::cmsg_space!(i32);
     let mut iov = [IoSliceMut::new(buffer)];
-    let message = match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::empty()) {
+    let message = match recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::MSG_DONTWAIT)
+    {
         Ok(message) => message,
         Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(None),
         Err(why) => return Err(why.into()),
@@ -120,32 +92,52 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Train>> {
         ControlMessageOwned::UdpGroSegments(len) => usize::try_from(len).ok().filter(|len| *len > 0),
         _ => None,
     });
-    Ok(Some(Train {
+    Ok(message.address.map(|from| Train {
+        from: SocketAddrV4::new(from.ip(), from.port()),
         len: message.bytes,
         segment_len: segment_len.unwrap_or(message.bytes).max(1),
     }))
 }
 
-/// Sends datagrams of one size, many by one call where the way allows it (udp(7), UDP_SEGMENT).
+/// Sends datagrams of one size, many by one call where the way allows it.
 #[derive(Debug)]
-pub(crate) struct TrainSender {
+pub struct TrainSender {
     /// False once the way turned out not to allow it.
     joined: bool,
 }
 
+impl Default for TrainSender {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl TrainSender {
-    pub(crate) fn new() -> Self {
+    /// Joins datagrams until the way turns out not to allow it.
+    #[must_use]
+    pub fn new() -> Self {
         Self { joined: true }
     }
 
-    /// Sends `bytes` in datagrams of `segment_len` each. What cannot be sent for the moment is dropped, because its
-    /// sender asks again.
-    pub(crate) fn send(&mut self, socket: &UdpSocket, bytes: &[u8], segment_len: u16) -> io::Result<()> {
+    /// Sends `bytes` in datagrams of `segment_len` each, of which the last may be shorter: at most 64 (UDP_MAX_SEGMENTS)
+    /// and 65 507 bytes in all. They go to `to`, or where the socket is connected to. What cannot be sent for the moment
+    /// is dropped: the protocol repeats it.
+    ///
+    /// # Errors
+    /// What sendmsg(2) says, if it is no error that passes.
+    pub fn send(
+        &mut self,
+        socket: &UdpSocket,
+        to: Option<SocketAddrV4>,
+        bytes: &[u8],
+        segment_len: u16,
+    ) -> io::Result<()> {
+        let to = to.map(SockaddrIn::from);
         self.send_by(bytes, segment_len, |bytes, joined| {
             let iov = [IoSlice::new(bytes)];
             let control = [ControlMessage::UdpGsoSegments(&segment_len)];
             let control = if joined { &control[..] } else { &[] };
-            sendmsg::<()>(socket.as_raw_fd(), &iov, control, MsgFlags::empty(), None).map(drop)
+            sendmsg(socket.as_raw_fd(), &iov, control, MsgFlags::empty(), to.as_ref()).map(drop)
         })
     }
 
@@ -208,15 +200,10 @@ fn is_passing(why: Errno) -> bool {
     )
 }
 
-/// Makes the receive buffer as large as this process may; `SO_RCVBUFFORCE` needs CAP_NET_ADMIN (socket(7)).
-fn enlarge_buffer(socket: &UdpSocket) {
-    if setsockopt(socket, RcvBufForce, &SOCKET_BUFFER_BYTES).is_err() {
-        let _ = setsockopt(socket, RcvBuf, &SOCKET_BUFFER_BYTES);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     /// Sends three datagrams of four bytes with these answers of the system; gives the calls as (bytes, joined).
@@ -293,7 +280,7 @@ mod tests {
             let far = UdpSocket::bind(address).unwrap();
             far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             // The answer to the first datagram waits in the socket, on loopback at once.
-            TrainSender { joined }.send(&near, b"onetwosix", 3).unwrap();
+            TrainSender { joined }.send(&near, None, b"onetwosix", 3).unwrap();
             for expected in [b"one", b"two", b"six"] {
                 let mut got = [0; 16];
                 let len = far.recv(&mut got).unwrap();
@@ -307,14 +294,41 @@ mod tests {
         let near = UdpSocket::bind("127.0.0.1:0").unwrap();
         let far = UdpSocket::bind("127.0.0.1:0").unwrap();
         near.connect(far.local_addr().unwrap()).unwrap();
-        prepare_session_socket(&near).unwrap();
+        accept_trains(&near);
         for _ in 0..BATCH_DATAGRAMS {
             far.send_to(&[], near.local_addr().unwrap()).unwrap();
         }
         far.send_to(b"data", near.local_addr().unwrap()).unwrap();
         let mut buffer = vec![0; 2 * TRAIN_BYTES_MAX];
-        assert_eq!(receive_batch(&near, &mut buffer).unwrap(), [0; 0]);
-        assert_eq!(receive_batch(&near, &mut buffer).unwrap(), [4]);
+        assert_eq!(receive_batch(&near, &mut buffer).unwrap(), []);
+        let SocketAddr::V4(from) = far.local_addr().unwrap() else {
+            panic!("an IPv4 socket")
+        };
+        assert_eq!(receive_batch(&near, &mut buffer).unwrap(), [Datagram { from, len: 4 }]);
         assert_eq!(&buffer[..4], b"data");
+    }
+
+    #[test]
+    fn a_train_arrives_as_its_datagrams_with_their_sender() {
+        let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        accept_trains(&far);
+        let address = |socket: &UdpSocket| match socket.local_addr().unwrap() {
+            SocketAddr::V4(address) => address,
+            SocketAddr::V6(_) => panic!("an IPv4 socket"),
+        };
+        let bytes: Vec<u8> = (0..=u8::MAX).collect();
+        TrainSender::new()
+            .send(&near, Some(address(&far)), &bytes, 100)
+            .unwrap();
+        wait(&far, Duration::from_secs(10)).unwrap();
+        let mut buffer = vec![0; 2 * TRAIN_BYTES_MAX];
+        let got = receive_batch(&far, &mut buffer).unwrap();
+        assert_eq!(
+            got.iter().map(|datagram| datagram.len).collect::<Vec<_>>(),
+            [100, 100, 56]
+        );
+        assert!(got.iter().all(|datagram| datagram.from == address(&near)));
+        assert_eq!(&buffer[..256], bytes);
     }
 }
