@@ -85,6 +85,38 @@ fn listening_to_the_world_without_saying_to_whom_is_a_usage_error() {
 }
 
 #[test]
+fn a_file_says_what_options_leave_open_and_its_mistakes_are_named() {
+    let dir = temp_dir();
+    let file = dir.path().join("serve.toml");
+    fs::write(
+        &file,
+        "listen = '0.0.0.0:0'\nallow = ['192.0.2.0/24']\napi = '127.0.0.1:0'\n",
+    )
+    .expect("the file is written");
+    let mut command = coreferry();
+    command.args(["serve", "--dir", path_text(dir.path()), "--config", path_text(&file)]);
+    let daemon = Daemon::start(command);
+    let line = daemon.line_starting("ready ");
+    assert!(
+        line.contains("netdump=0.0.0.0:") && line.contains("api=127.0.0.1:"),
+        "{line}"
+    );
+    assert!(daemon.terminate().success());
+
+    for (text, named) in [
+        ("colour = 'red'", "`colour`"),
+        ("listen = 'x'", "`listen`"),
+        ("dir =", "line 1"),
+    ] {
+        fs::write(&file, text).expect("the file is written");
+        let said = complaint(&["serve", "--config", path_text(&file)], 2);
+        assert!(said.contains("serve.toml") && said.contains(named), "{said}");
+    }
+    let said = complaint(&["serve", "--config", path_text(&dir.path().join("gone.toml"))], 1);
+    assert!(said.contains("gone.toml") && said.contains("--config"), "{said}");
+}
+
+#[test]
 fn with_a_list_of_networks_it_listens_everywhere_and_takes_loopback() {
     let dir = temp_dir();
     let serve = Serve::start_with(dir.path(), &["--listen", "0.0.0.0:0", "--allow", "192.0.2.0/24"]);
