@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use api::CoreSummary;
+use netdump::AckPolicy;
 
 use crate::allow::Cidr;
 use crate::cores::LocalCores;
@@ -26,7 +27,7 @@ pub struct ReceiverConfig {
     pub listen: Vec<SocketAddrV4>,
     /// Networks that may dump; loopback always may.
     pub allow: Vec<Cidr>,
-    /// How long sessions live, and how many.
+    /// How long sessions live, how many, and how they answer.
     pub rules: SessionRules,
 }
 
@@ -43,6 +44,7 @@ impl ReceiverConfig {
                 silent_after: netdump::limits::SILENT_AFTER_STOCK,
                 silent_after_ours: netdump::limits::SILENT_AFTER_OURS,
                 linger: netdump::limits::LINGER,
+                ack_policy: AckPolicy::default(),
             },
         }
     }

@@ -90,6 +90,7 @@ fn open(
     let limits = SessionLimits {
         silent_after: shared.rules.silent_after,
         linger: shared.rules.linger,
+        ack_policy: shared.rules.ack_policy,
         extents_max: EXTENTS_MAX,
         ..SessionLimits::default()
     };

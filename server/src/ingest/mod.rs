@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use netdump::Seqno;
+use netdump::{AckPolicy, Seqno};
 
 pub(crate) use counters::Counters;
 pub(crate) use herald::listen;
@@ -26,7 +26,7 @@ use crate::allow::Cidr;
 use crate::cores::LocalCores;
 use crate::limits::HALF_OPEN_KEPT;
 
-/// How long sessions live, and how many.
+/// How long sessions live, how many, and how they answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionRules {
     /// Sessions at one time.
@@ -37,6 +37,8 @@ pub struct SessionRules {
     pub silent_after_ours: Duration,
     /// How long FINISHED is acknowledged again.
     pub linger: Duration,
+    /// When data that is stored is acknowledged.
+    pub ack_policy: AckPolicy,
 }
 
 /// What all threads share.

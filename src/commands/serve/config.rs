@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 use api::ListenOn;
+use netdump::AckPolicy;
 use netdump::wire::HERALD_PORT;
 use server::Cidr;
 use toml::{Table, Value};
@@ -18,6 +19,9 @@ const DIR_DEFAULT: &str = "/var/crash";
 /// Where the API listens if nobody says otherwise.
 const API_DEFAULT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 20080);
 
+/// What a file may say.
+const KEYS: &str = "the keys are dir, listen, allow, api and ack-policy";
+
 /// Everything that `serve` needs to know.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -25,6 +29,7 @@ pub(super) struct Settings {
     pub(super) listen: Vec<SocketAddrV4>,
     pub(super) allow: Vec<Cidr>,
     pub(super) api: ListenOn,
+    pub(super) ack_policy: AckPolicy,
 }
 
 impl Settings {
@@ -43,6 +48,7 @@ impl Settings {
                 .api
                 .or(file.api)
                 .unwrap_or_else(|| ListenOn::Tcp(API_DEFAULT.into())),
+            ack_policy: args.ack_policy.or(file.ack_policy).unwrap_or_default(),
         })
     }
 }
@@ -54,6 +60,7 @@ struct File {
     listen: Option<Vec<SocketAddrV4>>,
     allow: Option<Vec<Cidr>>,
     api: Option<ListenOn>,
+    ack_policy: Option<AckPolicy>,
 }
 
 impl File {
@@ -75,7 +82,10 @@ impl File {
                 "listen" => some_strings(&value, &listen_address).map(|listen| file.listen = Some(listen)),
                 "allow" => strings(&value, &Cidr::from_str).map(|allow| file.allow = Some(allow)),
                 "api" => string(&value).and_then(parse_api).map(|api| file.api = Some(api)),
-                _ => Err("there is no such key; the keys are dir, listen, allow and api".to_owned()),
+                "ack-policy" => string(&value)
+                    .and_then(parse_ack_policy)
+                    .map(|policy| file.ack_policy = Some(policy)),
+                _ => Err(format!("there is no such key; {KEYS}")),
             };
             told.map_err(|why| format!("`{key}`: {why}"))?;
         }
@@ -145,6 +155,15 @@ pub(super) fn parse_api(text: &str) -> Result<ListenOn, String> {
     }
 }
 
+/// Reads `paired` or `immediate`.
+pub(super) fn parse_ack_policy(text: &str) -> Result<AckPolicy, String> {
+    match text {
+        "paired" => Ok(AckPolicy::Paired),
+        "immediate" => Ok(AckPolicy::Immediate),
+        _ => Err(format!("`{text}` is no policy; it is paired or immediate")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,13 +189,14 @@ mod tests {
         let told = gather(&["--config", example]).unwrap();
         assert_eq!(told, gather(&[]).unwrap());
         let file = File::read(Path::new(example)).unwrap();
-        assert!(file.dir.is_some() && file.listen.is_some() && file.allow.is_some() && file.api.is_some());
+        assert!(file.dir.is_some() && file.listen.is_some() && file.allow.is_some());
+        assert!(file.api.is_some() && file.ack_policy.is_some());
     }
 
     #[test]
     fn an_option_wins_over_the_file_and_the_file_over_the_default() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let text = "dir = '/a'\nlisten = ['192.0.2.1:1', '192.0.2.2:2']\nallow = '192.0.2.0/24'\napi = 'unix:/s'\n";
+        let text = "dir = '/a'\nlisten = ['192.0.2.1:1', '192.0.2.2:2']\nallow = '192.0.2.0/24'\napi = 'unix:/s'\nack-policy = 'immediate'\n";
         std::fs::write(file.path(), text).unwrap();
         let config = ["--config", file.path().to_str().unwrap()];
         let told = gather(&config).unwrap();
@@ -184,6 +204,7 @@ mod tests {
         assert_eq!(told.listen, addresses(["192.0.2.1:1", "192.0.2.2:2"]));
         assert_eq!(told.allow, ["192.0.2.0/24".parse().unwrap()]);
         assert_eq!(told.api, ListenOn::Unix("/s".into()));
+        assert_eq!(told.ack_policy, AckPolicy::Immediate);
         let more = [
             "--dir",
             "/b",
@@ -193,6 +214,8 @@ mod tests {
             "10.0.0.0/8",
             "--api",
             "127.0.0.1:4",
+            "--ack-policy",
+            "paired",
         ];
         let told = gather(&[&config[..], &more].concat()).unwrap();
         assert_eq!(told, gather(&more).unwrap());
@@ -202,7 +225,7 @@ mod tests {
     #[test]
     fn mistakes_name_the_key_and_the_way_out() {
         for (text, expected) in [
-            ("colour = 1", ["`colour`", "dir, listen, allow and api"]),
+            ("colour = 1", ["`colour`", KEYS]),
             ("dir = 1", ["`dir`", "string"]),
             ("dir = ''", ["`dir`", "leave the key out"]),
             ("listen = []", ["`listen`", "at least one"]),
@@ -211,6 +234,7 @@ mod tests {
             ("allow = '10.0.0.0/33'", ["`allow`", "10.0.0.0/33"]),
             ("api = '0.0.0.0:80'", ["`api`", "loopback"]),
             ("api = 20080", ["`api`", "string"]),
+            ("ack-policy = 'never'", ["`ack-policy`", "paired or immediate"]),
             ("\n\ndir = '/a", ["line 3", "key = "]),
             ("dir = '/a'\ndir = '/b'", ["line 2", "key = "]),
         ] {

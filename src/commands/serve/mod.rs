@@ -8,6 +8,7 @@ use std::sync::mpsc;
 
 use anyhow::Context as _;
 use api::{ApiListener, ListenOn};
+use netdump::AckPolicy;
 use sd_notify::NotifyState;
 use server::{Cidr, Receiver, ReceiverConfig, ReceiverError};
 
@@ -34,7 +35,11 @@ pub(crate) struct Args {
     /// Where the API listens: a loopback address, or a unix socket [default: 127.0.0.1:20080].
     #[arg(long, value_name = "ADDR:PORT|unix:PATH", value_parser = config::parse_api)]
     api: Option<ListenOn>,
-    /// TOML file with the keys dir, listen, allow and api, named as these options, which win over it.
+    /// When dump data is acknowledged. paired keeps stock FreeBSD senders from missing their losses (docs/netdump-acks.md);
+    /// immediate acknowledges each packet at once [default: paired].
+    #[arg(long, value_name = "paired|immediate", value_parser = config::parse_ack_policy)]
+    ack_policy: Option<AckPolicy>,
+    /// TOML file with the keys dir, listen, allow, api and ack-policy, named as these options, which win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -65,11 +70,12 @@ pub(crate) fn run(args: Args) -> Outcome {
 /// Starts the receiver.
 fn start_receiver(settings: Settings) -> Result<Receiver, Failure> {
     let dir = settings.dir.display().to_string();
-    let config = ReceiverConfig {
+    let mut config = ReceiverConfig {
         listen: settings.listen,
         allow: settings.allow,
         ..ReceiverConfig::new(settings.dir)
     };
+    config.rules.ack_policy = settings.ack_policy;
     Receiver::start(config).map_err(|why| match why {
         ReceiverError::AllowMissing { .. } => Failure::new(Exit::Usage, why.to_string()),
         ReceiverError::Store(_) => {
