@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use api::ClientError;
+
 /// The exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -36,6 +38,19 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         // The discriminants are the codes.
         Self::from(exit as u8)
+    }
+}
+
+impl From<&ClientError> for Exit {
+    /// The code for what an API answered, or for its silence.
+    fn from(why: &ClientError) -> Self {
+        match (why, why.status()) {
+            (ClientError::Unreachable { .. }, _) => Self::Unreachable,
+            (_, Some(400)) => Self::Usage,
+            (_, Some(401 | 403)) => Self::Denied,
+            (_, Some(404)) => Self::NothingMatched,
+            _ => Self::Failed,
+        }
     }
 }
 

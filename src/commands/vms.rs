@@ -269,11 +269,5 @@ fn path_of(name: &str) -> String {
 
 /// An API error with its exit code.
 fn explain(error: &ClientError) -> Failure {
-    let exit = match (error, error.status()) {
-        (ClientError::Unreachable { .. }, _) => Exit::Unreachable,
-        (_, Some(401 | 403)) => Exit::Denied,
-        (_, Some(404)) => Exit::NothingMatched,
-        _ => Exit::Failed,
-    };
-    Failure::new(exit, error.to_string())
+    Failure::new(error.into(), error.to_string())
 }

@@ -154,22 +154,13 @@ pub(super) fn refused(why: &ServiceError) -> Failure {
 
 /// The failure for an error of the API's client.
 pub(super) fn failed(client: &Client, why: &ClientError) -> Failure {
-    match (why, why.status()) {
-        (ClientError::Unreachable { .. }, _) => {
-            let sentence = format!("{why}; is `coreferry serve` running there? --dir DIR reads a directory without it");
-            Failure::new(Exit::Unreachable, sentence)
-        }
-        (_, Some(404)) => {
-            let sentence = format!(
-                "{why}; `coreferry cores list --api {}` shows the ids",
-                client.endpoint()
-            );
-            Failure::new(Exit::NothingMatched, sentence)
-        }
-        (_, Some(400)) => Failure::new(Exit::Usage, why.to_string()),
-        (_, Some(401 | 403)) => Failure::new(Exit::Denied, why.to_string()),
-        _ => Failure::new(Exit::Failed, why.to_string()),
-    }
+    let exit = Exit::from(why);
+    let hint = match exit {
+        Exit::Unreachable => "; is `coreferry serve` running there? --dir DIR reads a directory without it".to_owned(),
+        Exit::NothingMatched => format!("; `coreferry cores list --api {}` shows the ids", client.endpoint()),
+        _ => String::new(),
+    };
+    Failure::new(exit, format!("{why}{hint}"))
 }
 
 /// Path and query of the list.
