@@ -38,8 +38,9 @@ impl FrozenGuest {
     }
 
     /// Looks for what a Linux kernel says about itself, which may take reading all memory, and completes `note` by it.
-    pub(super) fn look_into(&mut self, note: &mut CoreferryNote) {
-        self.linux = vmcoreinfo::find(&self.memory, &self.cpus, self.place, self.record.as_ref());
+    /// Looks no further when `go_on` says no.
+    pub(super) fn look_into(&mut self, note: &mut CoreferryNote, go_on: &dyn Fn() -> bool) {
+        self.linux = vmcoreinfo::find(&self.memory, &self.cpus, self.place, self.record.as_ref(), go_on);
         let Some(linux) = &self.linux else { return };
         let said = |key| notes::vmcoreinfo::value(&linux.text, key).map(str::to_owned);
         note.os.get_or_insert_with(|| "linux".to_owned());

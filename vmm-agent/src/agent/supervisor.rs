@@ -148,7 +148,7 @@ impl Supervisor {
     fn step(&mut self) -> Option<RunEnd> {
         let Some(input) = self.next_input() else {
             return match self.detector.handle_timeout(self.booted.elapsed()) {
-                Some(Decision::Dump(trigger)) => self.crash(&trigger),
+                Some(Decision::Dump(trigger)) => self.unless_dumping(Pending::Crash(trigger)),
                 Some(Decision::Record) | None => None,
             };
         };
@@ -204,10 +204,15 @@ impl Supervisor {
         }
     }
 
-    /// Deals with what the guest did, now or after the dump that runs.
+    /// Deals with what the guest did, now or after the dump that runs. A guest that crashed does nothing that counts.
     fn unless_dumping(&mut self, pending: Pending) -> Option<RunEnd> {
+        if self.kept.is_some() {
+            return None;
+        }
         if self.in_flight.is_some() {
-            self.pending = Some(pending);
+            if !matches!(self.pending, Some(Pending::Crash(_))) {
+                self.pending = Some(pending);
+            }
             return None;
         }
         match pending {
@@ -297,7 +302,7 @@ impl Supervisor {
         let record = self.incarnation.panic_record().filter(|_| trigger.is_crash());
         let id = uuid::Uuid::now_v7().to_string();
         let name = &self.shared.config.name;
-        let mut note = frozen::note(
+        let note = frozen::note(
             name,
             &id,
             trigger,
@@ -306,17 +311,24 @@ impl Supervisor {
             &state,
             record.as_ref(),
         );
-        let mut guest = FrozenGuest::new(&self.incarnation, &state, record);
+        let guest = FrozenGuest::new(&self.incarnation, &state, record);
         let progress = Arc::new(Progress::new());
+        let limit = self.shared.config.dump_deadline;
         let thread = DumpThread {
             shared: Arc::clone(&self.shared),
             progress: Arc::clone(&progress),
+            deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
             inputs: self.inputs.clone(),
         };
-        std::thread::Builder::new().name("dump".to_owned()).spawn(move || {
-            guest.look_into(&mut note);
-            thread.run(&guest, &note);
-        })?;
+        let started = std::thread::Builder::new()
+            .name("dump".to_owned())
+            .spawn(move || thread.run(guest, note));
+        if let Err(error) = started {
+            if !trigger.is_crash() && self.kept.is_none() {
+                self.incarnation.thaw();
+            }
+            return Err(error.into());
+        }
         let mut view = self.shared.view();
         view.dumps.begin(&id, name, idempotency_key, Arc::clone(&progress));
         view.state = VmState::Dumping;
@@ -438,20 +450,23 @@ impl Supervisor {
 struct DumpThread {
     shared: Arc<Shared>,
     progress: Arc<Progress>,
+    deadline: Option<Instant>,
     inputs: Sender<Input>,
 }
 
 impl DumpThread {
-    fn run(&self, guest: &FrozenGuest, note: &CoreferryNote) {
+    fn run(&self, mut guest: FrozenGuest, mut note: CoreferryNote) {
+        let in_time = || self.deadline.is_none_or(|deadline| Instant::now() < deadline);
+        guest.look_into(&mut note, &|| in_time() && !self.progress.is_cancelled());
         let config = &self.shared.config;
         let job = DumpJob {
-            source: guest,
-            note,
+            source: &guest,
+            note: &note,
             targets: &config.targets,
             open_wire: &config.wire.opener(),
             network: config.network,
             spool: config.spool.clone(),
-            deadline: config.dump_deadline.and_then(|limit| Instant::now().checked_add(limit)),
+            deadline: self.deadline,
             progress: &self.progress,
         };
         // The supervisor waits for this before it ends, so somebody is listening.

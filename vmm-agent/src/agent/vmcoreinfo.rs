@@ -3,12 +3,13 @@
 //! The guest may have said where it is, by fw_cfg or in its panic record; else all of its memory is searched. Stale copies
 //! of an earlier kernel look just as good, so the one counts that agrees with a vCPU's page tables.
 use guest_shim::abi::PanicRecord;
-use vmcore::CpuState;
 use vmcore::elf::TextMapping;
 use vmcore::limits::VMCOREINFO_LEN_MAX;
 use vmcore::notes::vmcoreinfo::{self, NoteAtPage};
+use vmcore::{CpuState, MemoryRange};
 
 use crate::devices::fw_cfg::VmcoreinfoPlace;
+use crate::dump::limits::EXTENT_QUERY_LEN;
 use crate::memory::GuestMemory;
 
 /// Most copies that are looked at: an ordinary guest has one, and a hostile one must not keep the dump waiting.
@@ -38,12 +39,13 @@ struct Candidate {
     text: Vec<u8>,
 }
 
-/// Finds the text that describes the running kernel.
+/// Finds the text that describes the running kernel. The search of memory ends early when `go_on` says no.
 pub(super) fn find(
     memory: &GuestMemory,
     cpus: &[CpuState],
     place: Option<VmcoreinfoPlace>,
     record: Option<&PanicRecord>,
+    go_on: &dyn Fn() -> bool,
 ) -> Option<Found> {
     let told = place
         .map(|place| ("fw_cfg", place.gpa, u64::from(place.len_bytes)))
@@ -59,7 +61,7 @@ pub(super) fn find(
     if let Some(found) = choose(memory, cpus, &told, true) {
         return Some(found);
     }
-    let searched = search(memory);
+    let searched = search(memory, go_on);
     choose(memory, cpus, &searched, true)
         .or_else(|| choose(memory, cpus, &told, false))
         .or_else(|| choose(memory, cpus, &searched, false))
@@ -121,29 +123,45 @@ fn read(memory: &GuestMemory, source: &'static str, gpa: u64, len_bytes: u64) ->
 }
 
 /// All notes in memory, lowest first.
-fn search(memory: &GuestMemory) -> Vec<Candidate> {
+fn search(memory: &GuestMemory, go_on: &dyn Fn() -> bool) -> Vec<Candidate> {
     let mut found = Vec::new();
     let mut buf = vec![0; usize::try_from(READ_LEN).unwrap_or(PAGE_LEN)];
-    for range in memory.ranges() {
-        let extents = memory.data_extents(*range).unwrap_or_else(|error| {
+    // A guest can make as many extents as it has pages, so they are asked for piece by piece.
+    for query in memory
+        .ranges()
+        .iter()
+        .flat_map(|range| pieces(*range, EXTENT_QUERY_LEN))
+    {
+        let extents = memory.data_extents(query).unwrap_or_else(|error| {
             tracing::warn!(%error, "memory that cannot be searched for VMCOREINFO");
             Vec::new()
         });
-        for extent in extents {
-            let mut at = 0;
-            while at < extent.len_bytes && found.len() < CANDIDATES_MAX {
-                let len = usize::try_from(READ_LEN.min(extent.len_bytes - at)).unwrap_or(0);
-                let gpa = extent.gpa + at;
-                at += READ_LEN;
-                let Some(chunk) = buf.get_mut(..len) else { continue };
-                if memory.read_at(gpa, chunk).is_ok() {
-                    found.extend(notes_in(memory, gpa, chunk));
-                }
+        for piece in extents.into_iter().flat_map(|extent| pieces(extent, READ_LEN)) {
+            if found.len() >= CANDIDATES_MAX || !go_on() {
+                found.truncate(CANDIDATES_MAX);
+                return found;
+            }
+            let chunk = usize::try_from(piece.len_bytes).ok().and_then(|len| buf.get_mut(..len));
+            if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty())
+                && memory.read_at(piece.gpa, chunk).is_ok()
+            {
+                found.extend(notes_in(memory, piece.gpa, chunk));
             }
         }
     }
     found.truncate(CANDIDATES_MAX);
     found
+}
+
+/// `range` in pieces of at most `len_max` bytes.
+fn pieces(range: MemoryRange, len_max: u64) -> impl Iterator<Item = MemoryRange> {
+    (0..range.len_bytes.div_ceil(len_max)).map(move |index| {
+        let done = index * len_max;
+        MemoryRange {
+            gpa: range.gpa + done,
+            len_bytes: len_max.min(range.len_bytes - done),
+        }
+    })
 }
 
 /// The notes that start at a page of `chunk`.
@@ -189,7 +207,7 @@ fn agrees(memory: &GuestMemory, cpus: &[CpuState], text: &[u8]) -> bool {
 
 fn mapping(memory: &GuestMemory, text: &[u8]) -> Option<TextMapping> {
     let (va, gpa) = text_start(text)?;
-    let within = |range: &&vmcore::MemoryRange| (range.gpa..range.gpa + range.len_bytes).contains(&gpa);
+    let within = |range: &&MemoryRange| (range.gpa..range.gpa + range.len_bytes).contains(&gpa);
     let range = memory.ranges().iter().find(within)?;
     Some(TextMapping {
         va,
@@ -276,14 +294,18 @@ mod tests {
         put(&memory, 0x10_0000, &note(&text("stale", phys_base(0x120_0000))));
         put(&memory, 0x50_1000, &note(&text("right", phys_base(0x240_0000))));
         put(&memory, 0x60_0010, &note(&text("unaligned", phys_base(0x240_0000))));
-        let found = find(&memory, &[CpuState::default(), cpu], None, None).unwrap();
+        let found = find(&memory, &[CpuState::default(), cpu], None, None, &|| true).unwrap();
         assert_eq!(vmcoreinfo::value(&found.text, "OSRELEASE"), Some("right"));
         let mapping = found.mapping.unwrap();
         assert_eq!(
             (mapping.va, mapping.gpa, mapping.len_bytes),
             (STEXT, 0x240_0000, 64 << 20)
         );
-        assert_eq!(search(&memory).len(), 2);
+        assert_eq!(search(&memory, &|| true).len(), 2);
+        assert!(
+            search(&memory, &|| false).is_empty(),
+            "a dump that was cancelled searches no more"
+        );
     }
 
     #[test]
@@ -299,7 +321,7 @@ mod tests {
             })
         };
         let release = |gpa| {
-            let found = find(&memory, &cpu, place(gpa), None)?;
+            let found = find(&memory, &cpu, place(gpa), None, &|| true)?;
             vmcoreinfo::value(&found.text, "OSRELEASE").map(str::to_owned)
         };
         assert_eq!(release(0x50_0800).as_deref(), Some("told"));
@@ -313,9 +335,9 @@ mod tests {
     fn without_page_tables_the_only_note_is_taken() {
         let memory = GuestMemory::create(64).unwrap();
         put(&memory, 0x60_0000, &note(&text("lonely", phys_base(0x240_0000))));
-        let found = find(&memory, &[CpuState::default()], None, None).unwrap();
+        let found = find(&memory, &[CpuState::default()], None, None, &|| true).unwrap();
         assert_eq!(vmcoreinfo::value(&found.text, "OSRELEASE"), Some("lonely"));
-        assert_eq!(find(&GuestMemory::create(8).unwrap(), &[], None, None), None);
+        assert_eq!(find(&GuestMemory::create(8).unwrap(), &[], None, None, &|| true), None);
     }
 
     #[test]
