@@ -18,7 +18,7 @@ use super::virtio::queue::Broken;
 use super::virtio::{VirtioDevice, VirtioPci};
 use super::worker::{Waker, Workers};
 use crate::memory::GuestMemory;
-use crate::net::{UserConfig, UserWire, Wire, WireError, WireSpec, WireSpecError};
+use crate::net::{Wire, WireError, WireSpec, WireSpecError};
 
 /// The devices of a guest, beside those that every guest has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -161,15 +161,13 @@ pub fn attach(
     Ok(board.workers)
 }
 
-/// Opens a guest's wire. Other than the dump port's, it does not reach the loopback addresses of this host.
+/// Opens a guest's wire. Other than the dump port's, it never waits for its peer, does not reach the loopback addresses of
+/// this host, and takes no port that something else of this host may need.
 ///
 /// # Errors
 /// [`WireError::Open`].
 pub fn open_wire(spec: &WireSpec) -> Result<Box<dyn Wire>, WireError> {
-    match spec {
-        WireSpec::User => Ok(Box::new(UserWire::open(UserConfig { allow_loopback: false })?)),
-        WireSpec::Tap(_) | WireSpec::Stream(_) => spec.open(),
-    }
+    spec.open_for_guest()
 }
 
 /// What devices are put on.

@@ -33,7 +33,7 @@ pub const USER_FLOWS_MAX: usize = 64;
 /// answers more.
 pub const SOCKET_BUFFER_LEN: usize = 1 << 20;
 
-/// How long one send may wait for a full socket before the frame counts as lost, in milliseconds: long enough for the
+/// How long one send of the dump port may wait for a full socket before the frame counts as lost, in milliseconds: long enough for the
 /// slowest link to take some packets, far below the 20 ms .. 1 s after which the client repeats them.
 pub const SEND_WAIT_MS: u16 = 20;
 

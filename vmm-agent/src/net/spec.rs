@@ -37,7 +37,7 @@ pub enum WireSpecError {
 }
 
 impl WireSpec {
-    /// Opens the wire.
+    /// Opens the wire for the dump port: a full queue is waited for a moment, and `user` reaches all of this host.
     ///
     /// # Errors
     /// [`WireError::Open`] with a sentence that says what to do.
@@ -46,6 +46,19 @@ impl WireSpec {
             Self::User => Box::new(UserWire::open(UserConfig::default())?),
             Self::Tap(interface) => Box::new(TapWire::open(interface)?),
             Self::Stream(socket) => Box::new(StreamWire::connect(socket)?),
+        })
+    }
+
+    /// Opens the wire for a guest's own network device: no send waits, because a vCPU may be the sender and a peer that
+    /// stalls must not keep the guest from being frozen; and `user` is bounded by [`UserConfig::guest`].
+    ///
+    /// # Errors
+    /// [`WireError::Open`] with a sentence that says what to do.
+    pub fn open_for_guest(&self) -> Result<Box<dyn Wire>, WireError> {
+        Ok(match self {
+            Self::User => Box::new(UserWire::open(UserConfig::guest())?),
+            Self::Tap(interface) => Box::new(TapWire::open(interface)?.without_waiting()),
+            Self::Stream(socket) => Box::new(StreamWire::connect(socket)?.without_waiting()),
         })
     }
 }

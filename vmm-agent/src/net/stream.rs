@@ -26,6 +26,8 @@ pub struct StreamWire {
     deframer: Deframer,
     backlog: Backlog,
     read_buffer: Box<[u8]>,
+    /// How long a frame waits for a peer that is behind.
+    send_wait: Duration,
     /// Frames that the peer was too slow to take.
     dropped_frames: u64,
     /// Why nothing passes any more, once that is so.
@@ -69,9 +71,18 @@ impl StreamWire {
             deframer: Deframer::default(),
             backlog: Backlog::default(),
             read_buffer: vec![0; READ_LEN].into_boxed_slice(),
+            send_wait: Duration::from_millis(SEND_WAIT_MS.into()),
             dropped_frames: 0,
             lost: None,
         })
+    }
+
+    /// A wire on which no send ever waits: what a peer that is behind does not take at once is dropped. Only whole frames
+    /// are; one that left in part is finished later.
+    #[must_use]
+    pub fn without_waiting(mut self) -> Self {
+        self.send_wait = Duration::ZERO;
+        self
     }
 
     /// Frames that were lost because the peer did not read.
@@ -91,23 +102,23 @@ impl StreamWire {
         }
     }
 
-    /// Queues one frame; gives a slow peer a moment before the frame is lost.
+    /// Queues one frame; gives a slow peer a moment, where the wire may wait, before the frame is lost.
     fn push(&mut self, frame: &[u8]) {
         if self.backlog.push(frame) {
             return;
         }
         self.flush();
-        if !self.backlog.push(frame) {
-            let _ = wait_for(
-                self.socket.as_fd(),
-                PollFlags::POLLOUT,
-                Duration::from_millis(SEND_WAIT_MS.into()),
-            );
+        if self.backlog.push(frame) {
+            return;
+        }
+        if !self.send_wait.is_zero() {
+            let _ = wait_for(self.socket.as_fd(), PollFlags::POLLOUT, self.send_wait);
             self.flush();
-            if !self.backlog.push(frame) {
-                self.dropped_frames += 1;
+            if self.backlog.push(frame) {
+                return;
             }
         }
+        self.dropped_frames += 1;
     }
 
     fn check_lost(&self) -> Result<(), WireError> {
@@ -257,6 +268,23 @@ mod tests {
         assert_eq!(received(&mut wire), Vec::<Vec<u8>>::new(), "half a frame is none");
         peer.write_all(&[5]).unwrap();
         assert_eq!(received(&mut wire), [[4, 5]]);
+    }
+
+    #[test]
+    fn a_guests_wire_never_waits_for_a_peer_that_does_not_read() {
+        let (wire, _peer) = pair();
+        let mut wire = wire.without_waiting();
+        let frame = [7; 1500];
+        while wire.dropped_frames() == 0 {
+            send(&mut wire, &frame);
+        }
+        let start = std::time::Instant::now();
+        for _ in 0..500 {
+            send(&mut wire, &frame);
+        }
+        assert_eq!(wire.dropped_frames(), 501);
+        // With a wait for each it would be ten seconds.
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     #[test]

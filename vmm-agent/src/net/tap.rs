@@ -33,6 +33,8 @@ pub struct TapWire {
     tun: File,
     mtu: u16,
     buffer: Box<[u8]>,
+    /// How long a frame waits for room in the interface's queue.
+    send_wait: Duration,
     /// Frames that the kernel did not take.
     dropped_frames: u64,
     /// The last reason for which it did not.
@@ -72,10 +74,18 @@ impl TapWire {
             tun,
             mtu,
             buffer: vec![0; VNET_HEADER_LEN + FRAME_LEN_MAX].into_boxed_slice(),
+            send_wait: Duration::from_millis(SEND_WAIT_MS.into()),
             dropped_frames: 0,
             refusal: None,
             lost: None,
         })
+    }
+
+    /// A wire on which no send ever waits: what the interface does not take at once is dropped.
+    #[must_use]
+    pub fn without_waiting(mut self) -> Self {
+        self.send_wait = Duration::ZERO;
+        self
     }
 
     fn check_lost(&self) -> Result<(), WireError> {
@@ -90,12 +100,8 @@ impl TapWire {
             match (&self.tun).write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes)]) {
                 Ok(_) => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock && attempt == 0 => {
-                    let _ = wait_for(
-                        self.tun.as_fd(),
-                        PollFlags::POLLOUT,
-                        Duration::from_millis(SEND_WAIT_MS.into()),
-                    );
+                Err(error) if error.kind() == ErrorKind::WouldBlock && attempt == 0 && !self.send_wait.is_zero() => {
+                    let _ = wait_for(self.tun.as_fd(), PollFlags::POLLOUT, self.send_wait);
                 }
                 Err(error) => {
                     self.note_refusal(&error);

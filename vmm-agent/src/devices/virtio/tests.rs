@@ -388,7 +388,7 @@ fn device(kind: u8) -> Box<dyn VirtioDevice> {
         0 => Box::new(Entropy::open().unwrap()),
         1 => Box::new(Balloon::new()),
         2 => {
-            let wire = UserWire::open(UserConfig { allow_loopback: false }).unwrap();
+            let wire = UserWire::open(UserConfig::guest()).unwrap();
             Box::new(Net::new(Box::new(wire), [2, 0, 0, 0, 0, 1]))
         }
         _ => {

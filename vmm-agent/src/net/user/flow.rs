@@ -14,8 +14,9 @@ use nix::sys::socket::{
 };
 use rustix::event::epoll;
 
+use super::UserConfig;
 use crate::net::frame::Mac;
-use crate::net::limits::{FRAME_LEN_MAX, RECEIVE_BATCH, SEND_WAIT_MS, SOCKET_BUFFER_LEN};
+use crate::net::limits::{FRAME_LEN_MAX, RECEIVE_BATCH, SOCKET_BUFFER_LEN};
 use crate::net::wait::wait_for;
 
 /// What is wrong with a destination: its address and the end of a sentence.
@@ -31,6 +32,8 @@ pub(super) struct Flow {
     /// The address of this host that the socket is bound to.
     pub(super) local_ip: Ipv4Addr,
     socket: UdpSocket,
+    /// How long one send may wait for room.
+    send_wait: Duration,
     /// The kernel takes trains (`UDP_SEGMENT`) on this route.
     gso: bool,
     /// The kernel spoke of an error that waits in the error queue.
@@ -48,14 +51,16 @@ impl Default for ReceiveBuffers {
 }
 
 impl Flow {
-    /// Binds a socket for `client` on `local_ip`, to the client's port if it is free, and adds it to the epoll set.
+    /// Binds a socket for `client` on `local_ip`, to the client's port if it may have it and it is free, and adds it to the
+    /// epoll set.
     pub(super) fn open(
+        config: UserConfig,
         client_mac: Mac,
         client: SocketAddrV4,
         local_ip: Ipv4Addr,
         epoll: BorrowedFd<'_>,
     ) -> Result<Self, String> {
-        let socket = bind(local_ip, client.port())?;
+        let socket = bind(local_ip, config.host_port(client.port()))?;
         let prepared = (|| -> io::Result<()> {
             socket.set_nonblocking(true)?;
             // Errors that ICMP brings, with the destination they are about (ip(7), IP_RECVERR).
@@ -72,6 +77,7 @@ impl Flow {
             client_mac,
             local_ip,
             socket,
+            send_wait: config.send_wait,
             gso: true,
             error_waits: Cell::new(false),
         })
@@ -149,18 +155,14 @@ impl Flow {
         Ok(())
     }
 
-    /// Runs a send again after a short wait for room, and once after an error of an *earlier* datagram, which the
+    /// Runs a send again after a short wait for room, where the wire may wait, and once after an error of an *earlier* datagram, which the
     /// kernel reports here (ip(7), IP_RECVERR).
     fn retrying(&self, mut send: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
         let mut result = send();
         for _ in 0..2 {
             match result {
-                Err(Errno::EAGAIN) => {
-                    let _ = wait_for(
-                        self.socket.as_fd(),
-                        PollFlags::POLLOUT,
-                        Duration::from_millis(SEND_WAIT_MS.into()),
-                    );
+                Err(Errno::EAGAIN) if !self.send_wait.is_zero() => {
+                    let _ = wait_for(self.socket.as_fd(), PollFlags::POLLOUT, self.send_wait);
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => self.error_waits.set(true),
@@ -265,16 +267,7 @@ fn refusal_text(to: SocketAddrV4, errno: Errno) -> String {
 }
 
 fn bind(local_ip: Ipv4Addr, port: u16) -> Result<UdpSocket, String> {
-    match UdpSocket::bind((local_ip, port)) {
-        Ok(socket) => Ok(socket),
-        Err(wanted) => {
-            let socket = UdpSocket::bind((local_ip, 0)).map_err(|error| format!("cannot bind {local_ip}: {error}"))?;
-            let used = socket.local_addr().map_or(0, |address| address.port());
-            tracing::warn!(
-                "UDP port {port} of {local_ip} cannot be used ({wanted}); sending from port {used}. \
-                 Receivers other than coreferry may answer to port {port} only"
-            );
-            Ok(socket)
-        }
-    }
+    UdpSocket::bind((local_ip, port))
+        .or_else(|_taken| UdpSocket::bind((local_ip, 0)))
+        .map_err(|error| format!("cannot bind {local_ip}: {error}"))
 }

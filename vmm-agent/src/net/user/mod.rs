@@ -17,13 +17,16 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use netdump::wire::{CLIENT_PORT, HERALD_PORT};
 use nic_emu::device::{FrameSink, Offloads, TxFrame};
 use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::epoll;
 
 use super::frame::{self, BROADCAST, Content, Mac};
-use super::limits::{GSO_BYTES_MAX, GSO_SEGMENTS_MAX, MTU_ETHERNET, MTU_JUMBO, MTU_MIN, MTU_ONE_PAGE, USER_FLOWS_MAX};
+use super::limits::{
+    GSO_BYTES_MAX, GSO_SEGMENTS_MAX, MTU_ETHERNET, MTU_JUMBO, MTU_MIN, MTU_ONE_PAGE, SEND_WAIT_MS, USER_FLOWS_MAX,
+};
 use super::wait::wait_for;
 use super::{Wire, WireError};
 
@@ -36,6 +39,8 @@ pub const WIRE_MAC: Mac = [0x02, 0x63, 0x66, 0x77, 0x00, 0x01];
 
 /// Routes remembered, so that a client cannot make this grow without bound by sending everywhere.
 const ROUTES_MAX: usize = 256;
+/// The lowest port that needs no privilege (ip(7), `ip_unprivileged_port_start`, its usual value).
+const PORT_UNPRIVILEGED_MIN: u16 = 1024;
 /// ARP answers that wait for the client; more than one is rare.
 const INBOX_MAX: usize = 32;
 
@@ -45,11 +50,40 @@ pub struct UserConfig {
     /// The client may reach 127.0.0.0/8 of this host. Right for the dump port, whose receiver may run here; a guest's
     /// own network card should not get it.
     pub allow_loopback: bool,
+    /// The client's port is never taken on the host if others may need it there: privileged ones (ip(7),
+    /// `ip_unprivileged_port_start`) and those of netdump, which the dump port and receivers use. Such a flow gets any
+    /// free port.
+    pub spare_ports: bool,
+    /// How long one send may wait for a full socket before the frame is lost; zero: not at all.
+    pub send_wait: Duration,
 }
 
+impl UserConfig {
+    /// For a guest's own network device: it neither reaches this host's loopback, nor takes others' ports, nor waits.
+    #[must_use]
+    pub fn guest() -> Self {
+        Self {
+            allow_loopback: false,
+            spare_ports: true,
+            send_wait: Duration::ZERO,
+        }
+    }
+
+    /// The port of the host to ask for on behalf of the client's; zero is any free one.
+    fn host_port(self, client_port: u16) -> u16 {
+        let spared = client_port < PORT_UNPRIVILEGED_MIN || [HERALD_PORT, CLIENT_PORT].contains(&client_port);
+        if self.spare_ports && spared { 0 } else { client_port }
+    }
+}
+
+/// For the dump port.
 impl Default for UserConfig {
     fn default() -> Self {
-        Self { allow_loopback: true }
+        Self {
+            allow_loopback: true,
+            spare_ports: false,
+            send_wait: Duration::from_millis(SEND_WAIT_MS.into()),
+        }
     }
 }
 
@@ -65,6 +99,8 @@ pub struct UserWire {
     client_ip: Option<Ipv4Addr>,
     buffers: ReceiveBuffers,
     frame: Vec<u8>,
+    /// Flows that did not get the client's port.
+    moved_flows: u64,
     /// What was wrong last, and towards whom.
     hint: Option<(Ipv4Addr, String)>,
 }
@@ -95,6 +131,7 @@ impl UserWire {
             client_ip: None,
             buffers: ReceiveBuffers::default(),
             frame: Vec::new(),
+            moved_flows: 0,
             hint: None,
         })
     }
@@ -146,14 +183,39 @@ impl UserWire {
             // Closing its socket takes it out of the epoll set as well.
             self.flows.remove(0);
         }
-        match Flow::open(client_mac, from, local, self.epoll.as_fd()) {
-            Ok(flow) => self.flows.push(flow),
+        match Flow::open(self.config, client_mac, from, local, self.epoll.as_fd()) {
+            Ok(flow) => {
+                self.note_port(&flow);
+                self.flows.push(flow);
+            }
             Err(why) => {
                 self.hint = Some((destination, why));
                 return None;
             }
         }
         Some(self.flows.len() - 1)
+    }
+
+    /// Says that a flow goes by another port than the client's. A client can make any number of flows, so that this is
+    /// said at powers of two only.
+    fn note_port(&mut self, flow: &Flow) {
+        let (client, Some(bound)) = (flow.client, flow.bound_address()) else {
+            return;
+        };
+        if bound.port() == client.port() {
+            return;
+        }
+        self.moved_flows += 1;
+        if self.moved_flows.is_power_of_two() {
+            tracing::warn!(
+                flows = self.moved_flows,
+                "UDP port {0} of {1} is not to be had; sending from port {2}. Receivers other than coreferry may answer to \
+                 port {0} only",
+                client.port(),
+                bound.ip(),
+                bound.port()
+            );
+        }
     }
 
     fn find_route(&mut self, to: SocketAddrV4) -> Option<Ipv4Addr> {

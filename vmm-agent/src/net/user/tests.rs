@@ -138,6 +138,38 @@ fn the_clients_port_is_used_when_free_and_another_when_not() {
 }
 
 #[test]
+fn a_guest_takes_no_port_that_others_of_this_host_may_need() {
+    let (guest, dump_port) = (UserConfig::guest(), UserConfig::default());
+    for port in [53, 123, 1023, 20023, 20024] {
+        assert_eq!((guest.host_port(port), dump_port.host_port(port)), (0, port));
+    }
+    for port in [1024, 20022, 20025, 40_000] {
+        assert_eq!(guest.host_port(port), port);
+    }
+    let config = UserConfig {
+        allow_loopback: true,
+        ..guest
+    };
+    let mut wire = UserWire::open(config).unwrap();
+    let (receiver, to) = receiver();
+    send_all(&mut wire, CLIENT, to, &[vec![1]]);
+    let (_, from) = receiver.recv_from(&mut [0; 10]).unwrap();
+    assert_ne!(from.port(), CLIENT.port());
+    // Answers come to the guest's own port all the same.
+    receiver.send_to(&[5], from).unwrap();
+    let frames = receive_until(&mut wire, |_, frames| !frames.is_empty());
+    let parsed = frame::parse(&frames[0], false).unwrap();
+    assert_eq!(
+        parsed.content,
+        Content::Udp {
+            from: to,
+            to: CLIENT,
+            payload: &[5]
+        }
+    );
+}
+
+#[test]
 fn a_port_without_a_listener_is_named_until_it_answers() {
     let mut wire = wire();
     let (receiver, to) = receiver();
@@ -161,7 +193,7 @@ fn a_port_without_a_listener_is_named_until_it_answers() {
 
 #[test]
 fn the_hosts_loopback_can_be_closed_to_a_guest() {
-    let mut wire = UserWire::open(UserConfig { allow_loopback: false }).unwrap();
+    let mut wire = UserWire::open(UserConfig::guest()).unwrap();
     let (receiver, to) = receiver();
     receiver.set_nonblocking(true).unwrap();
     send_all(&mut wire, CLIENT, to, &[vec![1]]);
