@@ -1,5 +1,6 @@
 //! The devices of one machine on their buses, and what an exit of a vCPU means to them.
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use guest_shim::abi::{PanicRecord, RECORD_LEN};
@@ -33,6 +34,8 @@ pub(super) struct Machine {
     pub(super) console_tail: ConsoleTail,
     shim: Shim,
     fw_cfg: FwCfg,
+    /// CRASHLOADED was passed on. It does not hold its vCPU, so a guest could fill the queue of events with it.
+    crash_loaded: AtomicBool,
 }
 
 /// What came of an exit, beyond the devices.
@@ -63,7 +66,7 @@ impl Machine {
         let sink = ConsoleSink::new(console, console_tail.clone(), panic_console);
         let shim = Shim::new(Arc::clone(&memory));
         let mut pci = PciRoot::new()?;
-        pci.add(Arc::new(Mutex::new(Pvpanic)))?;
+        pci.add(Arc::new(Mutex::new(Pvpanic::default())))?;
         pci.add(Arc::new(Mutex::new(shim.clone())))?;
         let workers = guest::attach(devices, &memory, &mut pci, interrupts)?;
         let pci = Arc::new(Mutex::new(pci));
@@ -71,7 +74,7 @@ impl Machine {
         let mut pio = PioBus::default();
         let serial = Arc::new(Mutex::new(Serial::new(serial_irq, sink)));
         pio.add(SERIAL_PORT..SERIAL_PORT + SERIAL_PORTS, serial);
-        pio.add(PVPANIC_PORT..PVPANIC_PORT + 1, Arc::new(Mutex::new(Pvpanic)));
+        pio.add(PVPANIC_PORT..PVPANIC_PORT + 1, Arc::new(Mutex::new(Pvpanic::default())));
         pio.add(
             port::IO_BASE..port::IO_BASE + port::REGISTERS_LEN,
             Arc::new(Mutex::new(shim.clone())),
@@ -103,6 +106,7 @@ impl Machine {
             console_tail,
             shim,
             fw_cfg,
+            crash_loaded: AtomicBool::new(false),
         };
         Ok((machine, workers))
     }
@@ -134,7 +138,10 @@ impl Machine {
             Exit::SystemEvent { kind } => return vec![Happening::Failed(format!("system event {kind}"))],
             Exit::Other(what) => return vec![Happening::Failed(what)],
         };
-        signals.into_iter().map(|signal| self.happening(signal)).collect()
+        signals
+            .into_iter()
+            .filter_map(|signal| self.happening(signal))
+            .collect()
     }
 
     /// The panic record, if the guest registered one and it is whole.
@@ -155,10 +162,12 @@ impl Machine {
         self.fw_cfg.vmcoreinfo()
     }
 
-    fn happening(&self, signal: Signal) -> Happening {
+    /// What a device's signal means to the guest's owner; nothing if it says again what needs saying once.
+    fn happening(&self, signal: Signal) -> Option<Happening> {
         let trigger = match signal {
-            Signal::PowerOff => return Happening::PoweredOff,
-            Signal::Reset => return Happening::Reset,
+            Signal::PowerOff => return Some(Happening::PoweredOff),
+            Signal::Reset => return Some(Happening::Reset),
+            Signal::CrashLoaded if self.crash_loaded.swap(true, Ordering::Relaxed) => return None,
             Signal::CrashLoaded => Trigger::CrashLoaded,
             Signal::PanicLine(line) => Trigger::PanicConsole { line },
             Signal::Panicked => match self.panic_record() {
@@ -169,11 +178,44 @@ impl Machine {
                 None => Trigger::Pvpanic,
             },
         };
-        Happening::Trigger(trigger)
+        Some(Happening::Trigger(trigger))
     }
 }
 
 /// An event to raise an interrupt line with.
 pub(super) fn irq_event() -> io::Result<EventFd> {
     EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::pci::intx::Recorder;
+
+    #[test]
+    fn a_guest_that_says_crashloaded_for_ever_is_heard_once() {
+        let memory = Arc::new(GuestMemory::create(8).unwrap());
+        let interrupts: Arc<dyn Interrupts> = Arc::new(Recorder::default());
+        let devices = DevicesConfig::default();
+        let (machine, mut workers) = Machine::new(
+            memory,
+            Box::new(io::sink()),
+            false,
+            irq_event().unwrap(),
+            &devices,
+            &interrupts,
+        )
+        .unwrap();
+        let write = |data: &mut [u8]| {
+            machine.handle(Exit::PortWrite {
+                port: PVPANIC_PORT,
+                size: 1,
+                data,
+            })
+        };
+        assert_eq!(write(&mut [2, 2, 2]), [Happening::Trigger(Trigger::CrashLoaded)]);
+        assert_eq!(write(&mut [2]), []);
+        assert_eq!(write(&mut [1]), [Happening::Trigger(Trigger::Pvpanic)]);
+        workers.stop();
+    }
 }

@@ -350,7 +350,7 @@ mod tests {
 
     fn root() -> PciRoot {
         let mut root = PciRoot::new().unwrap();
-        root.add(Arc::new(Mutex::new(Pvpanic))).unwrap();
+        root.add(Arc::new(Mutex::new(Pvpanic::default()))).unwrap();
         root
     }
 
