@@ -146,6 +146,16 @@ impl Control {
         });
     }
 
+    /// Ends a pause, of which guests with kvmclock are told.
+    pub(super) fn unpause(&self) {
+        self.order(|orders| {
+            let was_paused = std::mem::take(&mut orders.paused);
+            for slot in &mut orders.slots {
+                slot.note_stop |= was_paused;
+            }
+        });
+    }
+
     /// A vCPU's thread is there.
     pub(super) fn arrive(&self, index: u8, kicker: Kicker) {
         if let Some(slot) = self.lock().slots.get_mut(usize::from(index)) {
@@ -219,5 +229,24 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", error_chain(source)),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noted(control: &Control) -> Vec<bool> {
+        control.lock().slots.iter().map(|slot| slot.note_stop).collect()
+    }
+
+    #[test]
+    fn every_vcpu_is_told_of_a_pause_and_of_nothing_else() {
+        let control = Control::new(2);
+        control.unpause();
+        assert_eq!(noted(&control), [false; 2], "it was not paused");
+        control.order(|orders| orders.paused = true);
+        control.unpause();
+        assert_eq!((noted(&control), control.lock().paused), (vec![true; 2], false));
     }
 }

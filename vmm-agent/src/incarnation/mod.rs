@@ -274,8 +274,9 @@ impl Incarnation {
     }
 
     /// Ends a pause. Nothing happens to a guest that is not paused, and a frozen one stays frozen.
+    /// The guest's clock goes on during a pause; its watchdogs are told of the stop.
     pub fn resume(&self) {
-        self.control.order(|orders| orders.paused = false);
+        self.control.unpause();
         self.resume_workers();
     }
 
