@@ -3,10 +3,11 @@
 //! ```text
 //!            CRASHLOADED                 trigger, or the grace time ends
 //!  healthy ──────────────► guest dumps itself ─────────────────────────► crashed (kdump-failed)
-//!     │                        │ ordinary reset or power off: healthy again
 //!     └── any other trigger ───┴──────────────────────────────────────► crashed (first trigger wins)
-//!                                                                          later ones are recorded
+//!                                                                          later ones are only recorded
 //! ```
+//!
+//! A guest that resets or powers off by itself has not crashed: each incarnation gets a detector of its own.
 use std::fmt;
 use std::time::Duration;
 
@@ -135,17 +136,8 @@ pub enum Decision {
 pub struct Detector {
     grace: Duration,
     state: State,
-    recorded: Vec<Recorded>,
-    recorded_dropped: u64,
-}
-
-/// A trigger with the time at which it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// When, on the caller's clock.
-    pub at: Duration,
-    /// What.
-    pub trigger: Trigger,
+    /// Triggers so far.
+    recorded: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,8 +147,8 @@ enum State {
     Crashed,
 }
 
-/// Most triggers that are kept; a guest can write pvpanic as often as it likes.
-const RECORDED_MAX: usize = 64;
+/// Most triggers that are told; a guest can write pvpanic as often as it likes.
+const RECORDED_MAX: u64 = 64;
 
 impl Default for Detector {
     fn default() -> Self {
@@ -171,14 +163,13 @@ impl Detector {
         Detector {
             grace,
             state: State::Healthy,
-            recorded: Vec::new(),
-            recorded_dropped: 0,
+            recorded: 0,
         }
     }
 
     /// Takes a trigger.
     pub fn handle(&mut self, now: Duration, trigger: Trigger) -> Decision {
-        self.record(now, &trigger);
+        self.recorded = self.recorded.saturating_add(1);
         match (self.state, trigger) {
             (State::Crashed, _) => Decision::Record,
             (State::Healthy, Trigger::CrashLoaded) => {
@@ -212,7 +203,6 @@ impl Detector {
     pub fn handle_timeout(&mut self, now: Duration) -> Option<Decision> {
         match self.state {
             State::GuestDumps { until } if now >= until => {
-                self.record(now, &Trigger::KdumpFailed);
                 self.state = State::Crashed;
                 Some(Decision::Dump(Trigger::KdumpFailed))
             }
@@ -220,39 +210,10 @@ impl Detector {
         }
     }
 
-    /// The guest reset or powered off by itself: that is never a crash, and ends a dump of its own.
-    pub fn handle_ordinary_end(&mut self) {
-        if matches!(self.state, State::GuestDumps { .. }) {
-            self.state = State::Healthy;
-        }
-    }
-
-    /// The dump is over and the guest goes on (a dump on request): the next trigger counts again.
-    pub fn rearm(&mut self) {
-        self.state = State::Healthy;
-    }
-
-    /// Every trigger so far, the first [`RECORDED_MAX`] of them.
-    #[must_use]
-    pub fn recorded(&self) -> &[Recorded] {
-        &self.recorded
-    }
-
-    /// How many triggers came after the list was full.
+    /// How many triggers came after as many as are worth telling.
     #[must_use]
     pub fn recorded_dropped(&self) -> u64 {
-        self.recorded_dropped
-    }
-
-    fn record(&mut self, at: Duration, trigger: &Trigger) {
-        if self.recorded.len() < RECORDED_MAX {
-            self.recorded.push(Recorded {
-                at,
-                trigger: trigger.clone(),
-            });
-        } else {
-            self.recorded_dropped = self.recorded_dropped.saturating_add(1);
-        }
+        self.recorded.saturating_sub(RECORDED_MAX)
     }
 }
 
@@ -263,21 +224,13 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn the_first_trigger_wins_and_later_ones_are_recorded() {
+    fn the_first_trigger_wins_and_later_ones_are_only_recorded() {
         let mut detector = Detector::default();
         assert_eq!(
             detector.handle(MINUTE, Trigger::Pvpanic),
             Decision::Dump(Trigger::Pvpanic)
         );
         assert_eq!(detector.handle(2 * MINUTE, Trigger::TripleFault), Decision::Record);
-        assert_eq!(detector.recorded().len(), 2);
-        assert_eq!(
-            detector.recorded()[1],
-            Recorded {
-                at: 2 * MINUTE,
-                trigger: Trigger::TripleFault
-            }
-        );
     }
 
     #[test]
@@ -314,14 +267,6 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_reset_ends_the_grace_time_without_a_dump() {
-        let mut detector = Detector::default();
-        detector.handle(MINUTE, Trigger::CrashLoaded);
-        detector.handle_ordinary_end();
-        assert_eq!(detector.handle_timeout(20 * MINUTE), None);
-    }
-
-    #[test]
     fn a_request_during_the_grace_time_dumps_as_a_request() {
         let mut detector = Detector::default();
         detector.handle(MINUTE, Trigger::CrashLoaded);
@@ -332,14 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_triggers_is_bounded() {
+    fn what_is_told_of_triggers_is_bounded() {
         let mut detector = Detector::default();
         for _ in 0..100 {
             detector.handle(MINUTE, Trigger::Pvpanic);
         }
-        assert_eq!(
-            (detector.recorded().len(), detector.recorded_dropped()),
-            (RECORDED_MAX, 36)
-        );
+        assert_eq!(detector.recorded_dropped(), 36);
     }
 }

@@ -23,7 +23,7 @@ pub const KEYBOARD_COMMAND_PORT: u16 = 0x64;
 
 /// SLP_EN: go to the sleep state in bits 12..10 now.
 const SLEEP_ENABLE: u64 = 1 << 13;
-/// SLP_TYP, three bits. Zero is S5 (soft off), as the tables of this machine will say.
+/// SLP_TYP, three bits. Zero is S5 (soft off), as `_S5_` in the DSDT says.
 const SLEEP_TYPE: u64 = 7 << 10;
 /// SCI_EN: the machine is in ACPI mode for good.
 const SCI_ENABLE: u64 = 1;

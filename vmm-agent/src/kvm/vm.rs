@@ -143,16 +143,6 @@ impl Vm {
             .map_err(KvmError::ioctl("connect an interrupt line"))
     }
 
-    /// Sets the level of an interrupt line, for devices whose interrupts are levels.
-    ///
-    /// # Errors
-    /// [`KvmError::Ioctl`].
-    pub fn set_irq_level(&self, irq: u32, asserted: bool) -> Result<(), KvmError> {
-        self.fd
-            .set_irq_line(irq, asserted)
-            .map_err(KvmError::ioctl("set an interrupt line"))
-    }
-
     /// Reads the guest's clock.
     ///
     /// # Errors

@@ -127,7 +127,8 @@ impl Msix {
         put(data, if offset < 8 { bits >> (8 * offset) } else { 0 })
     }
 
-    /// A reset of the function: nothing pending, all masked. The control word is the configuration space's.
+    /// A reset of the device: nothing pending. The table with its masks stays until the driver writes it again, and the
+    /// control word is the configuration space's.
     pub fn reset(&mut self) {
         for entry in &mut self.entries {
             entry.pending = false;

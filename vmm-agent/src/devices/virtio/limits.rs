@@ -3,8 +3,8 @@
 /// Entries of a queue: what QEMU and others offer; a driver may choose fewer.
 pub const QUEUE_SIZE_MAX: u16 = 256;
 
-/// Segments of one chain that are looked at: a whole queue of direct descriptors, or an indirect table of as many. A chain
-/// with more is not served.
+/// Segments of one chain that are looked at: four times a whole queue of direct descriptors; indirect tables may be longer.
+/// What a chain has beyond them is taken as not there.
 pub const SEGMENTS_MAX: usize = 1024;
 
 /// Chains that one round takes from one queue, so that a freeze waits for few of them.
