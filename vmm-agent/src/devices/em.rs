@@ -356,17 +356,19 @@ mod tests {
         }
 
         fn config_read(&mut self, register: u32) -> u32 {
-            let mut root = lock(&self.root);
             let address = 0x8000_0000_u32 | 1 << 11 | register;
-            assert_eq!(PioDevice::write(&mut *root, 0, &address.to_le_bytes()), IoOutcome::Done);
+            assert_eq!(
+                PioDevice::write(&mut self.root, 0, &address.to_le_bytes()),
+                IoOutcome::Done
+            );
             let mut data = [0; 4];
-            assert_eq!(PioDevice::read(&mut *root, 4, &mut data), IoOutcome::Done);
+            assert_eq!(PioDevice::read(&mut self.root, 4, &mut data), IoOutcome::Done);
             u32::from_le_bytes(data)
         }
 
         fn config_write(&mut self, register: u32, value: u32) {
             self.config_read(register);
-            let outcome = PioDevice::write(&mut *lock(&self.root), 4, &value.to_le_bytes());
+            let outcome = PioDevice::write(&mut self.root, 4, &value.to_le_bytes());
             assert_eq!(outcome, IoOutcome::Done);
         }
 

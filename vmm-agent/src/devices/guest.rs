@@ -313,6 +313,7 @@ mod tests {
             disks: vec![image.path().to_owned()],
         };
         let mut workers = attach(&config, &memory, &mut pci, &interrupts).unwrap();
+        let mut pci = Arc::new(Mutex::new(pci));
         let mut ids = Vec::new();
         for device in 1..=5_u32 {
             let address = 0x8000_0000 | device << 11;

@@ -95,7 +95,10 @@ impl Machine {
             Arc::new(Mutex::new(ResetControl::default())),
         );
         pio.add(KEYBOARD_PORT..KEYBOARD_COMMAND_PORT + 1, Arc::new(Mutex::new(Keyboard)));
-        pio.add(CONFIG_ADDRESS_PORT..CONFIG_DATA_PORT + 4, pci.clone());
+        pio.add(
+            CONFIG_ADDRESS_PORT..CONFIG_DATA_PORT + 4,
+            Arc::new(Mutex::new(Arc::clone(&pci))),
+        );
         pio.set_pci(pci.clone());
         let mut mmio = MmioBus::default();
         mmio.set_pci(pci);

@@ -237,22 +237,22 @@ impl PciRoot {
         Some((self.slots.get_mut(device)?, usize::from(register & 0xfc)))
     }
 
-    fn config_word(&mut self) -> u32 {
-        let Some((slot, register)) = self.selected() else {
-            return u32::MAX;
-        };
-        let mut data = slot.header.read(register).to_le_bytes();
-        lock(&slot.function).config_read(register, &mut data);
-        u32::from_le_bytes(data)
+    /// The register that is read as the header has it, and who may change what the guest sees of it.
+    fn read_config(&mut self) -> Option<(Shared<dyn PciFunction>, usize, [u8; 4])> {
+        let (slot, register) = self.selected()?;
+        let word = slot.header.read(register).to_le_bytes();
+        Some((Arc::clone(&slot.function), register, word))
     }
 
-    fn write_config(&mut self, value: u32, mask: u32, first_byte: usize) -> IoOutcome {
-        let Some((slot, register)) = self.selected() else {
-            return IoOutcome::Done;
-        };
+    /// Writes the header; who is to hear of it, and the whole space as it is then.
+    fn write_config(
+        &mut self,
+        value: u32,
+        mask: u32,
+    ) -> Option<(Shared<dyn PciFunction>, usize, [u8; CONFIG_SPACE_LEN])> {
+        let (slot, register) = self.selected()?;
         slot.header.write(register, value, mask);
-        let space = slot.header.space();
-        lock(&slot.function).config_written(register + first_byte, &space)
+        Some((Arc::clone(&slot.function), register, slot.header.space()))
     }
 }
 
@@ -278,12 +278,20 @@ impl fmt::Debug for Found {
     }
 }
 
-/// Offsets from [`CONFIG_ADDRESS_PORT`]: the address at 0, data at 4 to 7.
-impl PioDevice for PciRoot {
+/// Offsets from [`CONFIG_ADDRESS_PORT`]: the address at 0, data at 4 to 7. The bus is free again before a function hears
+/// of an access, so that a slow one does not keep other vCPUs from other functions' BARs.
+impl PioDevice for Shared<PciRoot> {
     fn read(&mut self, offset: u64, data: &mut [u8]) -> IoOutcome {
         match (offset, data.len()) {
-            (0, 4) => put(data, u64::from(self.address)),
-            (4..8, len) if len <= 4 => put(data, u64::from(self.config_word()) >> (8 * (offset - 4))),
+            (0, 4) => put(data, u64::from(lock(self).address)),
+            (4..8, len) if len <= 4 => {
+                let found = lock(self).read_config();
+                let word = found.map_or(u32::MAX, |(function, register, mut word)| {
+                    lock(&function).config_read(register, &mut word);
+                    u32::from_le_bytes(word)
+                });
+                put(data, u64::from(word) >> (8 * (offset - 4)))
+            }
             _ => IoOutcome::BadAccess("configuration address is 32 bits wide"),
         }
     }
@@ -293,18 +301,23 @@ impl PioDevice for PciRoot {
             return IoOutcome::BadAccess("configuration access is at most 32 bits wide");
         };
         match (offset, data.len()) {
-            (0, 4) => self.address = value & 0x80ff_fffc,
+            (0, 4) => {
+                lock(self).address = value & 0x80ff_fffc;
+                IoOutcome::Done
+            }
             (4..8, len @ 1..=4) => {
                 let first_byte = offset - 4;
                 let shift = 8 * first_byte;
                 let mask = u64::from(u32::MAX) >> (32 - 8 * len) << shift;
                 let low = |wide: u64| u32::try_from(wide & 0xffff_ffff).unwrap_or(0);
                 let first_byte = usize::try_from(first_byte).unwrap_or(0);
-                return self.write_config(low(u64::from(value) << shift), low(mask), first_byte);
+                let written = lock(self).write_config(low(u64::from(value) << shift), low(mask));
+                written.map_or(IoOutcome::Done, |(function, register, space)| {
+                    lock(&function).config_written(register + first_byte, &space)
+                })
             }
-            _ => return IoOutcome::BadAccess("configuration address is 32 bits wide"),
+            _ => IoOutcome::BadAccess("configuration address is 32 bits wide"),
         }
-        IoOutcome::Done
     }
 }
 
@@ -348,17 +361,17 @@ mod tests {
     use super::super::pvpanic::Pvpanic;
     use super::*;
 
-    fn root() -> PciRoot {
+    fn root() -> Shared<PciRoot> {
         let mut root = PciRoot::new().unwrap();
         root.add(Arc::new(Mutex::new(Pvpanic::default()))).unwrap();
-        root
+        Arc::new(Mutex::new(root))
     }
 
-    fn rings(root: &PciRoot, gpa: u64) -> IoOutcome {
-        root.find_memory(gpa, 1).unwrap().write(&[1])
+    fn rings(root: &Shared<PciRoot>, gpa: u64) -> IoOutcome {
+        lock(root).find_memory(gpa, 1).unwrap().write(&[1])
     }
 
-    fn config_read(root: &mut PciRoot, device: u32, register: u32) -> u32 {
+    fn config_read(root: &mut Shared<PciRoot>, device: u32, register: u32) -> u32 {
         let address = 0x8000_0000 | device << 11 | register;
         assert_eq!(PioDevice::write(root, 0, &address.to_le_bytes()), IoOutcome::Done);
         let mut data = [0; 4];
@@ -366,7 +379,7 @@ mod tests {
         u32::from_le_bytes(data)
     }
 
-    fn config_write(root: &mut PciRoot, device: u32, register: u32, value: u32) {
+    fn config_write(root: &mut Shared<PciRoot>, device: u32, register: u32, value: u32) {
         config_read(root, device, register);
         assert_eq!(PioDevice::write(root, 4, &value.to_le_bytes()), IoOutcome::Done);
     }
@@ -397,7 +410,7 @@ mod tests {
         config_write(&mut root, 1, 0x14, u32::MAX);
         assert_eq!(config_read(&mut root, 1, 0x14), 0, "a BAR that is not there");
         config_write(&mut root, 1, 0x10, 0xe000_0000);
-        assert!(root.find_memory(u64::from(placed), 1).is_none());
+        assert!(lock(&root).find_memory(u64::from(placed), 1).is_none());
         assert_eq!(rings(&root, 0xe000_0000), IoOutcome::Signal(Signal::Panicked));
     }
 
@@ -405,7 +418,7 @@ mod tests {
     fn a_function_answers_only_with_memory_enabled() {
         let mut root = root();
         config_write(&mut root, 1, 4, 0);
-        assert!(root.find_memory(u64::from(BAR_MEMORY_GPA), 1).is_none());
+        assert!(lock(&root).find_memory(u64::from(BAR_MEMORY_GPA), 1).is_none());
         config_write(&mut root, 1, 4, 2);
         assert_eq!(
             rings(&root, u64::from(BAR_MEMORY_GPA)),
@@ -435,8 +448,8 @@ mod tests {
             PioDevice::read(&mut root, 0, &mut [0; 2]),
             IoOutcome::BadAccess(_)
         ));
-        assert!(root.find_memory(u64::MAX, 8).is_none());
-        assert!(root.find_port(u16::MAX, 4).is_none());
+        assert!(lock(&root).find_memory(u64::MAX, 8).is_none());
+        assert!(lock(&root).find_port(u16::MAX, 4).is_none());
     }
 
     /// A function with everything that a header can have.
@@ -498,7 +511,7 @@ mod tests {
     fn capabilities_form_a_list_and_only_their_writable_bits_change() {
         let mut root = root();
         let rich = Arc::new(Mutex::new(Rich::default()));
-        let place = root.add(rich.clone()).unwrap();
+        let place = lock(&root).add(rich.clone()).unwrap();
         assert_eq!((place.device, place.gsi), (2, Some(18)));
         assert_eq!(config_read(&mut root, 2, 0x34), 0x40);
         assert_eq!(config_read(&mut root, 2, 4) & 1 << 20, 1 << 20, "status says so");
@@ -518,16 +531,48 @@ mod tests {
     }
 
     #[test]
+    fn a_function_that_hears_of_a_write_does_not_keep_the_bus() {
+        struct Asks(Arc<Mutex<Option<Shared<PciRoot>>>>);
+        impl PciFunction for Asks {
+            fn config(&self) -> FunctionConfig {
+                FunctionConfig::default()
+            }
+            fn bar_read(&mut self, _bar: usize, _offset: u64, _data: &mut [u8]) -> IoOutcome {
+                IoOutcome::Done
+            }
+            fn bar_write(&mut self, _bar: usize, _offset: u64, _data: &[u8]) -> IoOutcome {
+                IoOutcome::Done
+            }
+            fn config_written(&mut self, _offset: usize, _space: &[u8; CONFIG_SPACE_LEN]) -> IoOutcome {
+                let root = lock(&self.0);
+                match root.as_ref().map(|root| root.try_lock().is_ok()) {
+                    Some(true) => IoOutcome::Done,
+                    _ => IoOutcome::BadAccess("the bus is held"),
+                }
+            }
+        }
+        let mut root = root();
+        let asked = Arc::new(Mutex::new(Some(Arc::clone(&root))));
+        lock(&root).add(Arc::new(Mutex::new(Asks(Arc::clone(&asked))))).unwrap();
+        config_write(&mut root, 2, 4, 2);
+        // The bus holds the function, which holds the bus.
+        lock(&asked).take();
+    }
+
+    #[test]
     fn io_bars_answer_at_their_ports() {
         let mut root = root();
         let rich = Arc::new(Mutex::new(Rich::default()));
-        root.add(rich.clone()).unwrap();
+        lock(&root).add(rich.clone()).unwrap();
         assert_eq!(config_read(&mut root, 2, 0x10), 0xfd02_0000, "aligned to its length");
         assert_eq!(config_read(&mut root, 2, 0x18), 0xc001);
-        assert_eq!(root.find_port(0xc004, 4).unwrap().write(&[1, 2, 3, 4]), IoOutcome::Done);
-        assert!(root.find_port(0xc03e, 4).is_none(), "across its end");
+        assert_eq!(
+            lock(&root).find_port(0xc004, 4).unwrap().write(&[1, 2, 3, 4]),
+            IoOutcome::Done
+        );
+        assert!(lock(&root).find_port(0xc03e, 4).is_none(), "across its end");
         assert_eq!(lock(&rich).port_writes, [(2, 4, vec![1, 2, 3, 4])]);
         config_write(&mut root, 2, 4, 2);
-        assert!(root.find_port(0xc004, 4).is_none(), "I/O space switched off");
+        assert!(lock(&root).find_port(0xc004, 4).is_none(), "I/O space switched off");
     }
 }
