@@ -362,7 +362,9 @@ impl Conversation<'_, '_> {
                         self.mtu
                     ))
                 } else {
-                    or_ask("did it stop, run out of space, or is the network between broken?")
+                    // A receiver that gave the dump up closes its port, and one that died has none: the hint is no answer.
+                    let question = "did it stop, run out of space, or is the network between broken?";
+                    hint.map_or_else(|| question.to_owned(), |hint| format!("{hint}; {question}"))
                 },
             },
             ClientError::Unfinished { waited } => SendError::Unfinished {

@@ -94,6 +94,18 @@ mod tests {
     }
 
     #[test]
+    fn a_notification_without_a_buffer_interrupts_nobody() {
+        let mut rig = Rig::new(Box::new(Entropy::open().unwrap()), 0);
+        rig.run();
+        assert_eq!(rig.raised(), []);
+        rig.offer(0, &[], &[(0x1_0000, 64)]);
+        rig.run();
+        assert_eq!(rig.raised().len(), 1);
+        rig.run();
+        assert_eq!(rig.raised(), []);
+    }
+
+    #[test]
     fn a_buffer_outside_ram_gets_nothing_and_does_no_harm() {
         let mut rig = Rig::new(Box::new(Entropy::open().unwrap()), 0);
         rig.offer(0, &[], &[(u64::MAX - 8, 64)]);

@@ -24,6 +24,8 @@ pub struct VirtQueue {
     index: u16,
     queue: Queue,
     interrupt: Arc<VirtioInterrupt>,
+    /// Something was given back of which the guest has not been told.
+    has_news: bool,
 }
 
 /// What the driver chose for a queue.
@@ -80,6 +82,7 @@ impl VirtQueue {
             index,
             queue,
             interrupt,
+            has_news: false,
         })
     }
 
@@ -109,6 +112,7 @@ impl VirtQueue {
     /// Takes it out of use.
     pub fn reset(&mut self) {
         self.queue.reset();
+        self.has_news = false;
     }
 
     /// Whether the driver set it up.
@@ -173,15 +177,17 @@ impl VirtQueue {
     pub fn push_used_head(&mut self, ram: &GuestRam, head: u16, len_bytes: u32) -> Result<(), Broken> {
         self.queue
             .add_used(ram, head, len_bytes)
-            .map_err(|error| self.broken(error.to_string()))
+            .map_err(|error| self.broken(error.to_string()))?;
+        self.has_news = true;
+        Ok(())
     }
 
-    /// Interrupts the guest if it wants to hear of what was given back.
+    /// Interrupts the guest if something was given back since the last time, and it wants to hear of it.
     ///
     /// # Errors
     /// [`Broken`].
     pub fn signal(&mut self, ram: &GuestRam) -> Result<(), Broken> {
-        if !self.queue.ready() {
+        if !self.queue.ready() || !std::mem::take(&mut self.has_news) {
             return Ok(());
         }
         match self.queue.needs_notification(ram) {
