@@ -52,8 +52,8 @@ pub use client::{Client, ClientConfig, ClientError, ClientEvent, ClientStats, Tr
 pub use extents::{Extents, TooManyExtents};
 #[cfg(feature = "alloc")]
 pub use server::{
-    Accepted, AckPolicy, DisplacedPage, FinishTicket, Rejected, Session, SessionEvent, SessionLimits, SessionStats,
-    Ticket,
+    Accepted, AckPolicy, DisplacedPage, FinishTicket, Rejected, ResumePoint, Resumed, Session, SessionEvent,
+    SessionLimits, SessionStats, Ticket,
 };
 pub use station::{Station, StationConfig, StationError, StationState, UdpIn};
 pub use time::Instant;

@@ -6,8 +6,8 @@
 use netdump::{
     AckPolicy, ClientConfig, DisplacedPage, Instant, SessionLimits,
     sim::{
-        From, Link, LinkConfig, MTUS, Network, Order, OurReceiver, OurSender, Plan, Report, Scenario, SendOutcome,
-        Sender, StockConfig, StockSender, StorageConfig, no_silent_hole, run,
+        From, Link, LinkConfig, MTUS, Network, Order, OurIngest, OurReceiver, OurSender, Plan, Report, Restarted, Rng,
+        Scenario, SendOutcome, Sender, StockConfig, StockSender, StorageConfig, no_silent_hole, run,
     },
     time::Duration,
 };
@@ -227,4 +227,50 @@ fn the_seeds_draw_every_sender_and_every_interruption() {
     assert!(scenarios.iter().any(|scenario| scenario.restart_at.is_some()));
     let second = |scenario: &Scenario| matches!(scenario.from, From::Stock { old_len: Some(_), .. });
     assert!(scenarios.iter().any(second));
+}
+
+/// A receiver that is killed in the middle of a dump and back within eight seconds: no dump ends by it, and none of the
+/// acknowledgements that were held gets lost with their reason.
+#[test]
+fn a_receiver_that_was_killed_goes_on_and_leaves_no_hole() {
+    let orders = [Order::FreeBsd12, Order::FreeBsd13, Order::Sandvine, Order::TestClient];
+    for seed in seeds(20) {
+        let mut rng = Rng::new(seed);
+        let millis = Duration::from_millis;
+        for mtu in [576, 1076, 1280, 1500, 9000] {
+            for order in orders {
+                let loss_ppm = if rng.chance(500_000) { 10_000 } else { 0 };
+                let plan = Plan::minidump(order, 4096 * rng.within(20..200), seed);
+                let mut sender = StockSender::new(
+                    StockConfig {
+                        order,
+                        mtu,
+                        shift_fault: true,
+                    },
+                    0,
+                    &plan,
+                );
+                let down_at = Instant::ZERO + rng.duration(&(Duration::from_micros(500)..millis(20)));
+                let storage = StorageConfig {
+                    write: Duration::ZERO..millis(2),
+                    ..StorageConfig::instant()
+                };
+                let ingest = OurIngest::new(SessionLimits::default(), storage, 49152, seed);
+                let mut receiver = Restarted::new(ingest, down_at, rng.duration(&(millis(0)..millis(8000))));
+                let link = lossy(loss_ppm);
+                let mut network = Network {
+                    up: Link::new(link.clone(), seed ^ 0xa11ce),
+                    down: Link::new(link, seed ^ 0xb0b),
+                };
+                let what = format!("seed {seed}, MTU {mtu}, {order:?}, {loss_ppm} ppm, down at {down_at}");
+                let report = run(&mut sender, &mut receiver, &mut network, END_BY)
+                    .unwrap_or_else(|violation| panic!("{what}: {violation}"));
+                assert_eq!(report.outcome, SendOutcome::Finished, "{what}");
+                let sessions: Vec<_> = receiver.ingest().sessions().collect();
+                assert_eq!(sessions.len(), 1, "{what}");
+                plan.check_arrived(sessions[0])
+                    .unwrap_or_else(|violation| panic!("{what}: {violation}"));
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@
 //! held any more.
 
 use crate::{
+    extents::Extents,
     limits,
     time::Instant,
     wire::{Header, Seqno, WINDOW_MARK},
@@ -49,6 +50,25 @@ pub(super) struct Pairing {
     /// Whether no packet ever came before the one before it was acknowledged.
     one_at_a_time: bool,
     burst: Burst,
+    /// Where the burst before began, if what came of it shows where it ended: until the next one has begun, that is enough
+    /// to find this place again.
+    before: Option<ResumePoint>,
+}
+
+/// Where in its sender's bursts a session is. With the ranges that storage has taken it is all that a new process needs
+/// to go on holding acknowledgements as the one before did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResumePoint {
+    /// Number of the first packet of the burst.
+    pub start: Seqno,
+    /// Data bytes of the sender's longest message.
+    pub largest_len: u32,
+    /// File offset of the first packet, once a packet of the burst has shown it.
+    pub origin: Option<u64>,
+    /// Whether the first packet is known for sure.
+    pub start_is_certain: bool,
+    /// Whether acknowledgements are held at all.
+    pub is_pairing: bool,
 }
 
 /// What came of the present burst. One bit for each index.
@@ -63,6 +83,8 @@ struct Burst {
     last_len: Option<u32>,
     /// File offset of the first packet, by any of full length.
     origin: Option<u64>,
+    /// The same by any packet at all.
+    first_offset: Option<u64>,
     /// When a packet came that had not come before.
     new_at: Instant,
     /// How often the first and the last of the held ones came again since then.
@@ -102,6 +124,44 @@ impl Pairing {
             strikes: 0,
             one_at_a_time: true,
             burst: Burst::default(),
+            before: None,
+        }
+    }
+
+    /// For a sender whose session is taken over from another process; `stored` is what that one had stored.
+    pub(super) fn resumed(policy: AckPolicy, point: ResumePoint, stored: &Extents) -> Self {
+        let mut pairing = Self {
+            active: policy == AckPolicy::Paired && point.is_pairing,
+            start: point.start,
+            start_is_certain: point.start_is_certain,
+            largest_len: point.largest_len,
+            strikes: 0,
+            one_at_a_time: false,
+            burst: Burst::default(),
+            before: None,
+        };
+        if let Some(origin) = point.origin.filter(|_| pairing.active) {
+            pairing.burst = Burst::found(origin, pairing.largest_len, pairing.packets_max(), stored);
+            let exist = pairing.burst.packets.map(below);
+            if exist.is_some_and(|exist| pairing.burst.stored == exist) {
+                pairing.next_burst(pairing.burst.packets.unwrap_or(0), true);
+                pairing.before = Some(point);
+            }
+        }
+        pairing
+    }
+
+    /// Where the session is now.
+    pub(super) fn point(&self) -> ResumePoint {
+        if let Some(before) = self.before.filter(|_| self.active && self.burst.seen == 0) {
+            return before;
+        }
+        ResumePoint {
+            start: self.start,
+            largest_len: self.largest_len,
+            origin: self.burst.first_offset,
+            start_is_certain: self.start_is_certain,
+            is_pairing: self.active,
         }
     }
 
@@ -174,8 +234,12 @@ impl Pairing {
             complete & there.rotate_right(place * SHARED_EVERY)
         });
         let released = self.release(self.burst.held & complete);
-        if self.burst.stored == exist && self.burst.packets.is_some() {
-            self.next_burst(self.burst.packets.unwrap_or(0), true);
+        if self.burst.stored == exist
+            && let Some(packets) = self.burst.packets
+        {
+            let point = self.point();
+            self.next_burst(packets, true);
+            self.before = point.origin.map(|_| point);
         }
         released
     }
@@ -290,10 +354,39 @@ impl Pairing {
         self.start = Seqno(self.start.0.wrapping_add(packets));
         self.start_is_certain = start_is_certain;
         self.burst = Burst::default();
+        self.before = None;
     }
 }
 
 impl Burst {
+    /// What was stored of a burst that begins at `origin`. Its end is known if its last packet is there.
+    fn found(origin: u64, largest_len: u32, packets_max: u32, stored: &Extents) -> Self {
+        let mut burst = Self {
+            origin: Some(origin),
+            first_offset: Some(origin),
+            ..Self::default()
+        };
+        let len = u64::from(largest_len.max(1));
+        for index in 0..packets_max.min(PACKETS_MAX) {
+            let start = origin.saturating_add(u64::from(index) * len);
+            let whole = start..start.saturating_add(len);
+            let missing_at = stored.gaps(whole.clone()).next().map_or(whole.end, |gap| gap.start);
+            if missing_at > start {
+                burst.seen |= bit(index);
+            }
+            let is_short = missing_at > start && missing_at < whole.end;
+            if is_short {
+                burst.last_len = u32::try_from(missing_at - start).ok();
+            }
+            if is_short || (missing_at == whole.end && whole.end - origin == u64::from(limits::BURST_BYTES_MAX)) {
+                burst.packets = Some(index + 1);
+                break;
+            }
+        }
+        burst.stored = burst.seen;
+        burst
+    }
+
     /// Adds a packet. False if no stock client has such a one there.
     fn add(&mut self, now: Instant, index: u32, offset: u64, len: u32, largest_len: u32) -> bool {
         self.seen |= bit(index);
@@ -301,6 +394,8 @@ impl Burst {
         (self.first_again, self.last_again) = Default::default();
         if len < largest_len {
             self.last_len = Some(len);
+            let before = u64::from(index) * u64::from(largest_len);
+            self.first_offset = self.first_offset.or_else(|| offset.checked_sub(before));
             let fits = self.packets.is_none_or(|packets| packets == index + 1) && self.seen >> index == 1;
             self.packets = Some(index + 1);
             return fits;
@@ -308,6 +403,7 @@ impl Burst {
         let before = u64::from(index) * u64::from(len);
         let end = before + u64::from(len);
         let origin = offset.wrapping_sub(before);
+        self.first_offset = Some(origin);
         if end == u64::from(limits::BURST_BYTES_MAX) {
             self.packets = Some(index + 1);
         }
@@ -319,7 +415,7 @@ impl Burst {
         if self.seen != 0 && self.packets.is_none() {
             self.last_len = Some(largest_len);
             self.packets = Some(PACKETS_MAX - self.seen.leading_zeros());
-            self.origin = None;
+            (self.origin, self.first_offset) = (None, None);
         }
         self.seen.count_ones() <= 1
     }

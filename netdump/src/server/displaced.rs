@@ -53,6 +53,29 @@ pub(super) enum Verdict {
 }
 
 impl Watch {
+    /// For a session that is taken over from another process. `displaced` was found by that one; `begins` are the first
+    /// bytes of the lowest range in `received`; `seqno` is that of the first packet of the present burst.
+    pub(super) fn resumed(received: &Extents, displaced: Option<DisplacedPage>, begins: &[u8], seqno: Seqno) -> Self {
+        if let Some(DisplacedPage { offset, .. }) = displaced {
+            // The displaced page came in an earlier burst, so that this one has none of it.
+            let next_seqno = Seqno(seqno.0.wrapping_sub(1));
+            return Self::Displaced { offset, next_seqno };
+        }
+        let first = received.iter().next().unwrap_or(0..0);
+        let page = first.start..first.start.saturating_add(PAGE_LEN);
+        let is_header = begins.starts_with(MAGIC) && page.start > 0 && page.start.is_multiple_of(PAGE_LEN);
+        if is_header && received.iter().all(|range| is_within(&range, &page)) {
+            Self::Page {
+                offset: page.start,
+                seqno,
+            }
+        } else if received.covered_bytes() >= PAGE_LEN {
+            Self::Fine
+        } else {
+            Self::Nothing
+        }
+    }
+
     pub(super) fn page(&self) -> Option<DisplacedPage> {
         match *self {
             Self::Displaced { offset, .. } => Some(DisplacedPage {

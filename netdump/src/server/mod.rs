@@ -10,18 +10,20 @@ mod acks;
 mod displaced;
 mod limits;
 mod outcome;
+mod resume;
 
 use alloc::{collections::VecDeque, vec::Vec};
 
-pub use self::{
-    ack_policy::AckPolicy,
-    displaced::DisplacedPage,
-    limits::SessionLimits,
-    outcome::{Accepted, FinishTicket, Rejected, SessionEvent, SessionStats, Ticket},
-};
 use self::{
     ack_policy::Pairing,
     displaced::{Verdict, Watch},
+};
+pub use self::{
+    ack_policy::{AckPolicy, ResumePoint},
+    displaced::DisplacedPage,
+    limits::SessionLimits,
+    outcome::{Accepted, FinishTicket, Rejected, SessionEvent, SessionStats, Ticket},
+    resume::Resumed,
 };
 use crate::{
     extents::{Extents, TooManyExtents},

@@ -57,6 +57,16 @@ impl Image {
         })
     }
 
+    /// At most `len` bytes at an offset, as far as their page reaches.
+    #[must_use]
+    pub fn bytes(&self, offset: u64, len: usize) -> Vec<u8> {
+        let within = usize::try_from(offset % PAGE_LEN).unwrap_or(0);
+        let page = self.pages.get(&(offset / PAGE_LEN));
+        page.map_or_else(Vec::new, |page| {
+            page.bytes.iter().skip(within).take(len).copied().collect()
+        })
+    }
+
     /// What was written, as ascending ranges that do not touch.
     #[must_use]
     pub fn ranges(&self) -> Vec<Range<u64>> {

@@ -47,6 +47,11 @@ impl OurIngest {
         durable.or_else(|| self.sessions().last())
     }
 
+    /// The process dies, and another one goes on with what is in storage and in the journals.
+    pub fn take_over(&mut self, now: Instant) {
+        self.sessions.iter_mut().for_each(|(_, session)| session.take_over(now));
+    }
+
     fn has_newcomer(&self, datagram: &[u8]) -> bool {
         let is_herald = Header::parse(datagram).is_ok_and(|(header, _)| header.kind == Kind::Herald);
         let newest = self.sessions().last().and_then(OurReceiver::session);

@@ -25,7 +25,7 @@ pub use self::{
     netdumpd::StockReceiver,
     ours::{OurReceiver, OurSender, StorageConfig},
     plan::{Order, Plan, Write},
-    retried::{Replaced, Retried},
+    retried::{Replaced, Restarted, Retried},
     rng::Rng,
     scenario::{From, MTUS, Outcome, Scenario, To, no_silent_hole},
     stock::{StockConfig, StockSender},

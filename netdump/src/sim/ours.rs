@@ -10,7 +10,10 @@ use super::{
 use crate::{
     client::{Client, ClientConfig, ClientConfigError, ClientError, ClientEvent},
     extents::Extents,
-    server::{Accepted, DisplacedPage, FinishTicket, Session, SessionEvent, SessionLimits, SessionState, Ticket},
+    server::{
+        Accepted, DisplacedPage, FinishTicket, ResumePoint, Resumed, Session, SessionEvent, SessionLimits,
+        SessionState, Ticket,
+    },
     time::{Duration, Instant},
     wire::{HERALD_PORT, Header, Kind},
 };
@@ -160,6 +163,8 @@ pub struct OurReceiver {
     durable: bool,
     rejected: u64,
     repaired: Option<DisplacedPage>,
+    /// What the session's journal says of the sender's bursts.
+    point: Option<ResumePoint>,
 }
 
 impl OurReceiver {
@@ -181,7 +186,41 @@ impl OurReceiver {
             durable: false,
             rejected: 0,
             repaired: None,
+            point: None,
         }
+    }
+
+    /// The process dies, and another one goes on with what is in storage and in the journal.
+    pub fn take_over(&mut self, now: Instant) {
+        self.writes.clear();
+        self.commit = None;
+        let begun = self.session.as_ref().is_some_and(Session::has_data);
+        let ended = self.session.as_ref().map(Session::state) == Some(SessionState::Ended);
+        let Some(point) = self.point.filter(|_| begun && !ended) else {
+            // What is over stays over, and heralds that were answered are on record, for their sender may have heard it.
+            return;
+        };
+        let extents = |kind| {
+            let mut extents = Extents::new(self.limits.extents_max);
+            let ranges = self.image(kind).map(Image::ranges).unwrap_or_default();
+            for range in ranges {
+                let _ = extents.insert(range);
+            }
+            extents
+        };
+        let data = extents(Kind::Vmcore);
+        let first = data.iter().next().map_or(0, |range| range.start);
+        let begins = self.image(Kind::Vmcore).map(|image| image.bytes(first, 32));
+        let from = Resumed {
+            point,
+            kernel_header: extents(Kind::KernelHeader),
+            key: extents(Kind::Key),
+            data,
+            displaced: self.repaired,
+            begins: begins.unwrap_or_default(),
+            is_durable: self.durable,
+        };
+        self.session = Some(Session::resumed(self.limits, from, now));
     }
 
     /// The session, once a HERALD came.
@@ -315,6 +354,7 @@ impl Receiver for OurReceiver {
             Ok(Accepted::Herald | Accepted::Repeated) => {}
             Err(_) => self.rejected += 1,
         }
+        self.point = self.session.as_ref().map(Session::resume_point);
         let displaced = self.session.as_ref().and_then(Session::displaced_page);
         if let Some(page) = displaced.filter(|_| self.repaired.is_none()) {
             self.repaired = displaced;

@@ -1,5 +1,6 @@
 use super::{
     image::Image,
+    ingest::OurIngest,
     world::{Receiver, SendOutcome, Sender},
 };
 use crate::{
@@ -183,5 +184,87 @@ impl<R: Receiver> Receiver for Replaced<R> {
 
     fn holds(&self, kind: Kind, offset: u64, bytes: &[u8]) -> bool {
         self.current().holds(kind, offset, bytes)
+    }
+}
+
+/// Our receiver whose process is killed at a time, and started again with its storage a while later.
+#[derive(Debug)]
+pub struct Restarted {
+    ingest: OurIngest,
+    down_at: Instant,
+    up_at: Instant,
+    is_up_again: bool,
+}
+
+impl Restarted {
+    /// `ingest`, killed at `down_at` and back after `down_for`.
+    #[must_use]
+    pub fn new(ingest: OurIngest, down_at: Instant, down_for: Duration) -> Self {
+        Self {
+            ingest,
+            down_at,
+            up_at: down_at + down_for,
+            is_up_again: false,
+        }
+    }
+
+    /// The receiver.
+    #[must_use]
+    pub const fn ingest(&self) -> &OurIngest {
+        &self.ingest
+    }
+
+    fn is_up(&mut self, now: Instant) -> bool {
+        if self.up_at <= now && !self.is_up_again {
+            self.is_up_again = true;
+            self.ingest.take_over(now);
+        }
+        now < self.down_at || self.is_up_again
+    }
+}
+
+impl Receiver for Restarted {
+    fn receive(&mut self, now: Instant, port: u16, datagram: &[u8]) {
+        if self.is_up(now) {
+            self.ingest.receive(now, port, datagram);
+        }
+    }
+
+    fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<(u16, usize)> {
+        if self.is_up(now) {
+            self.ingest.transmit(now, out)
+        } else {
+            None
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if self.is_up_again {
+            return self.ingest.deadline();
+        }
+        let ingest = self.ingest.deadline().filter(|at| *at < self.down_at);
+        [ingest, Some(self.up_at)].into_iter().flatten().min()
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        if self.is_up(now) {
+            self.ingest.timeout(now);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ingest.is_over()
+    }
+
+    fn image(&self, kind: Kind) -> Option<&Image> {
+        self.ingest.image(kind)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.ingest.is_durable()
+    }
+
+    fn holds(&self, kind: Kind, offset: u64, bytes: &[u8]) -> bool {
+        self.ingest.holds(kind, offset, bytes)
     }
 }

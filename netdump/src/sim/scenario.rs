@@ -7,10 +7,10 @@ use super::{
     netdumpd::StockReceiver,
     ours::{OurReceiver, OurSender, StorageConfig},
     plan::{Order, Plan},
-    retried::{Replaced, Retried},
+    retried::{Replaced, Restarted, Retried},
     rng::Rng,
     stock::{StockConfig, StockSender},
-    world::{Network, SendOutcome, Sender, run},
+    world::{Network, Report, SendOutcome, Sender, run},
 };
 use crate::{
     client::ClientConfig,
@@ -48,6 +48,9 @@ pub struct Scenario {
     pub cut_at: Option<Instant>,
     /// When the receiver is killed and started again.
     pub restart_at: Option<Instant>,
+    /// How long our receiver is down then before it goes on with what it stored; one that is not given begins at once and
+    /// with nothing.
+    pub down_for: Option<Duration>,
 }
 
 /// The sending end of a scenario.
@@ -137,6 +140,7 @@ impl Scenario {
             cut_at,
             // There are two attempts, and only one of them may be interrupted.
             restart_at: at(&mut rng, 80_000).filter(|_| cut_at.is_none()),
+            down_for: rng.chance(750_000).then(|| rng.duration(&ms(0..8000))),
         }
     }
 
@@ -174,6 +178,12 @@ impl Scenario {
                     ..SessionLimits::default()
                 };
                 let ours = |port| OurIngest::new(limits, self.storage.clone(), port, self.seed);
+                if let (Some(down_at), Some(down_for)) = (self.restart_at, self.down_for) {
+                    let mut receiver = Restarted::new(ours(50_000), down_at, down_for);
+                    let report = run(&mut sender, &mut receiver, &mut network, END_BY).map_err(|v| format!("{v}"))?;
+                    let holes = self.judge(report.outcome, receiver.ingest(), &plan)?;
+                    return Ok(outcome(&sender, report, holes));
+                }
                 let mut receiver = Replaced::new(ours(50_000), ours(60_000), restart_at);
                 let report = run(&mut sender, &mut receiver, &mut network, END_BY).map_err(|v| format!("{v}"))?;
                 (report, self.judge(report.outcome, receiver.judged(), &plan)?)
@@ -184,12 +194,7 @@ impl Scenario {
                 (report, self.judge_stock(report.outcome, receiver.judged(), &plan)?)
             }
         };
-        Ok(Outcome {
-            dumps: 1 + u32::from(sender.was_retried()),
-            finished: report.outcome == SendOutcome::Finished,
-            holes,
-            took: report.sent_at.since(Instant::ZERO),
-        })
+        Ok(outcome(&sender, report, holes))
     }
 
     fn sender(&self, plan: &Plan) -> Result<Box<dyn Sender>, String> {
@@ -268,6 +273,15 @@ impl Scenario {
         }
         arrived.map_err(|v| format!("{v}"))?;
         Ok(0)
+    }
+}
+
+fn outcome(sender: &Retried<Box<dyn Sender>>, report: Report, holes: u64) -> Outcome {
+    Outcome {
+        dumps: 1 + u32::from(sender.was_retried()),
+        finished: report.outcome == SendOutcome::Finished,
+        holes,
+        took: report.sent_at.since(Instant::ZERO),
     }
 }
 
