@@ -45,6 +45,8 @@ pub struct CoreferryNote {
     pub vcpus: Vec<VcpuStop>,
     /// Build id of the guest's kernel, lower-case hexadecimal.
     pub build_id: Option<String>,
+    /// How the core's VMCOREINFO was found, if it has one.
+    pub vmcoreinfo: Option<VmcoreinfoOrigin>,
     /// The last text of the guest's console. Shortened from its beginning if the note would grow too long.
     pub console_tail: String,
 }
@@ -64,6 +66,7 @@ impl Default for CoreferryNote {
             frozen_at: None,
             vcpus: Vec::new(),
             build_id: None,
+            vmcoreinfo: None,
             console_tail: String::new(),
         }
     }
@@ -77,6 +80,20 @@ pub struct VcpuStop {
     pub index: u32,
     /// `reported`, `running`, `halted`, `wait-for-sipi`, `failed` or what a later version adds.
     pub state: String,
+}
+
+/// Where the VMCOREINFO of a core comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VmcoreinfoOrigin {
+    /// Who knew: `fw_cfg` or `panic-record` (the guest said where it lies), or `search` of its memory.
+    pub source: String,
+    /// Guest physical address of the copy that was taken.
+    pub gpa: u64,
+    /// How many copies were looked at until one was taken.
+    pub copies: u32,
+    /// Whether a processor's page tables map the kernel where this copy says.
+    pub agrees: bool,
 }
 
 /// The note could not be encoded or decoded.

@@ -43,6 +43,7 @@ impl FrozenGuest {
         self.linux = vmcoreinfo::find(&self.memory, &self.cpus, self.place, self.record.as_ref(), go_on);
         let Some(linux) = &self.linux else { return };
         let said = |key| notes::vmcoreinfo::value(&linux.text, key).map(str::to_owned);
+        note.vmcoreinfo = Some(linux.origin.clone());
         note.os.get_or_insert_with(|| "linux".to_owned());
         note.release = note.release.take().or_else(|| said("OSRELEASE"));
         note.build_id = note.build_id.take().or_else(|| said("BUILD-ID"));
