@@ -43,6 +43,8 @@ pub struct CoreferryNote {
     pub frozen_at: Option<String>,
     /// How each vCPU was stopped, in vCPU order.
     pub vcpus: Vec<VcpuStop>,
+    /// What did not stand still while memory was read, or could not be read, as sentences. Usually nothing.
+    pub troubles: Vec<String>,
     /// Build id of the guest's kernel, lower-case hexadecimal.
     pub build_id: Option<String>,
     /// How the core's VMCOREINFO was found, if it has one.
@@ -65,6 +67,7 @@ impl Default for CoreferryNote {
             triggered_at: None,
             frozen_at: None,
             vcpus: Vec::new(),
+            troubles: Vec::new(),
             build_id: None,
             vmcoreinfo: None,
             console_tail: String::new(),
@@ -78,7 +81,8 @@ impl Default for CoreferryNote {
 pub struct VcpuStop {
     /// vCPU index; its registers are in the PRSTATUS note with `pr_pid = index + 1`.
     pub index: u32,
-    /// `reported`, `running`, `halted`, `wait-for-sipi`, `failed` or what a later version adds.
+    /// `reported`, `running`, `halted`, `wait-for-sipi`, `failed` or what a later version adds. The registers of one that
+    /// failed are as good as they could be had, zeroes at worst.
     pub state: String,
 }
 

@@ -1,4 +1,5 @@
-//! What a frozen guest is: every vCPU out of the guest, its pending I/O completed, its registers read.
+//! What a frozen guest is: every vCPU out of the guest, its pending I/O completed, its registers read. Evidence comes first: what
+//! does not stop in time is named, and the freeze holds without it.
 use std::time::Duration;
 
 use vmcore::{CpuState, VcpuStop};
@@ -6,41 +7,29 @@ use vmcore::{CpuState, VcpuStop};
 use crate::kvm::Clock;
 use crate::limits::VCPU_STOP_TIMEOUT;
 
-/// A guest that stands still. Its memory does not change until it is thawed.
+/// A guest that stands still. Its memory does not change until it is thawed, but for what `troubles` tells.
 #[derive(Clone, Debug)]
 pub struct FrozenState {
-    /// Registers of every vCPU, in vCPU order.
+    /// Registers of every vCPU, in vCPU order; zeroes stand for those that could not be read, so that the order holds.
     pub cpus: Vec<CpuState>,
     /// How every vCPU was stopped, in vCPU order: `reported`, `running`, `halted`, `wait-for-sipi` or `failed`.
     pub stops: Vec<VcpuStop>,
+    /// What did not stop in time, or could not be read, as sentences.
+    pub troubles: Vec<String>,
     /// The guest's clock, if KVM told it.
     pub clock: Option<Clock>,
     /// How long it took until the last vCPU had stopped.
     pub took: Duration,
 }
 
-/// A guest could not be frozen; it runs on.
+/// A guest cannot be paused; it runs on.
 #[derive(Debug, thiserror::Error)]
-pub enum FreezeError {
+pub enum PauseError {
     /// A vCPU did not leave the guest.
     #[error("vCPU {vcpus:?} did not leave the guest within {VCPU_STOP_TIMEOUT:?}")]
     Stuck {
         /// Which ones.
-        vcpus: Vec<u8>,
-    },
-    /// A vCPU's registers could not be read.
-    #[error("the registers of vCPU {vcpu} cannot be read: {why}")]
-    Registers {
-        /// Which one.
-        vcpu: u8,
-        /// What KVM said.
-        why: String,
-    },
-    /// A vCPU's thread has ended.
-    #[error("the thread of vCPU {vcpu} has ended")]
-    Gone {
-        /// Which one.
-        vcpu: u8,
+        vcpus: Vec<usize>,
     },
 }
 

@@ -40,5 +40,9 @@ pub const VCPU_KICK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long devices get to end what they are at when the guest is frozen. A request to a healthy disk takes milliseconds.
 pub const DEVICE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a round of a device's worker may go on before it looks whether the guest is to be frozen: far less than
+/// [`DEVICE_STOP_TIMEOUT`], and long enough that looking costs nothing.
+pub const ROUND_TIME: Duration = Duration::from_millis(20);
+
 /// Longest panic text that is taken over into a trigger, in bytes.
 pub const PANIC_TEXT_MAX: usize = 2048;

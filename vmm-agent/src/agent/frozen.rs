@@ -113,6 +113,7 @@ pub(super) fn note(
         triggered_at: Some(triggered_at.to_owned()),
         frozen_at: Some(jiff::Timestamp::now().to_string()),
         vcpus: state.stops.clone(),
+        troubles: state.troubles.clone(),
         build_id: record.and_then(|record| said(&hex(record.build_id()))),
         console_tail,
         ..CoreferryNote::default()

@@ -13,11 +13,13 @@
 //!
 //! - [`policy`]: what happens to the guest after a crash
 //! - `supervisor`: the thread that decides
+//! - `dump_thread`: makes one dump, and sees to it that its end is heard of
 //! - `dumps`: the dumps that the API shows
 //! - `frozen`: a frozen guest as a dump sees it
 //! - `vmcoreinfo`: what a Linux guest says about itself, told or searched for
 //! - `service`: the API's view of the machine
 
+mod dump_thread;
 mod dumps;
 mod frozen;
 pub mod policy;

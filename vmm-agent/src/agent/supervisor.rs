@@ -4,19 +4,18 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use api::ServiceError;
-use api::types::dump::{Dump, DumpRequest};
-use api::types::vm::VmState;
-use vmcore::CoreferryNote;
-
+use super::dump_thread::{DumpThread, EndOfDump};
 use super::dumps::Dumps;
 use super::frozen::{self, FrozenGuest};
 use super::policy::{CrashAction, Policy};
 use super::{AgentConfig, AgentEvent, CoreFate, RunEnd, Shared, View};
 use crate::detect::{Decision, Detector, Trigger};
-use crate::dump::{DumpJob, DumpOutcome, Progress, ferry};
-use crate::freeze::FreezeError;
+use crate::dump::{DumpOutcome, Progress};
+use crate::freeze::FrozenState;
 use crate::incarnation::{BootError, Incarnation, IncarnationConfig, VmEvent};
+use api::ServiceError;
+use api::types::dump::{Dump, DumpRequest};
+use api::types::vm::VmState;
 
 /// Where an answer goes.
 pub(super) type Reply<T> = Sender<Result<T, ServiceError>>;
@@ -67,12 +66,8 @@ enum Pending {
 
 /// A dump could not begin.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error("the guest cannot be frozen: {0}")]
-    Freeze(#[from] FreezeError),
-    #[error("no thread for the dump: {0}")]
-    Thread(#[from] std::io::Error),
-}
+#[error("no thread for the dump: {0}")]
+struct StartError(#[from] std::io::Error);
 
 /// See the module.
 #[derive(Debug)]
@@ -232,7 +227,8 @@ impl Supervisor {
         let started = if self.policy.dumps() {
             self.start_dump(trigger, None)
         } else {
-            self.incarnation.freeze().map(drop).map_err(StartError::from)
+            self.freeze();
+            Ok(())
         };
         match started {
             Ok(()) if self.in_flight.is_some() => None,
@@ -290,14 +286,25 @@ impl Supervisor {
         None
     }
 
-    /// Freezes the guest and starts the dump's thread.
-    fn start_dump(&mut self, trigger: &Trigger, idempotency_key: Option<String>) -> Result<(), StartError> {
-        let triggered_at = now_text();
-        let state = self.incarnation.freeze()?;
+    /// Freezes the guest as well as it can be done.
+    fn freeze(&self) -> FrozenState {
+        let state = self.incarnation.freeze();
         self.tell(&AgentEvent::Frozen {
             took: state.took,
             vcpus: state.cpus.len(),
         });
+        for trouble in &state.troubles {
+            self.tell(&AgentEvent::Trouble(format!(
+                "the guest does not stand quite still: {trouble}"
+            )));
+        }
+        state
+    }
+
+    /// Freezes the guest and starts the dump's thread.
+    fn start_dump(&mut self, trigger: &Trigger, idempotency_key: Option<String>) -> Result<(), StartError> {
+        let triggered_at = now_text();
+        let state = self.freeze();
         // The record of an earlier incarnation is gone with its memory; one that is there is this guest's.
         let record = self.incarnation.panic_record().filter(|_| trigger.is_crash());
         let id = uuid::Uuid::now_v7().to_string();
@@ -318,7 +325,7 @@ impl Supervisor {
             shared: Arc::clone(&self.shared),
             progress: Arc::clone(&progress),
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
-            inputs: self.inputs.clone(),
+            end: EndOfDump::new(self.inputs.clone()),
         };
         let started = std::thread::Builder::new()
             .name("dump".to_owned())
@@ -443,34 +450,6 @@ impl Supervisor {
 
     fn tell(&self, event: &AgentEvent) {
         (self.shared.config.observer)(event);
-    }
-}
-
-/// What the dump's thread works with.
-struct DumpThread {
-    shared: Arc<Shared>,
-    progress: Arc<Progress>,
-    deadline: Option<Instant>,
-    inputs: Sender<Input>,
-}
-
-impl DumpThread {
-    fn run(&self, mut guest: FrozenGuest, mut note: CoreferryNote) {
-        let in_time = || self.deadline.is_none_or(|deadline| Instant::now() < deadline);
-        guest.look_into(&mut note, &|| in_time() && !self.progress.is_cancelled());
-        let config = &self.shared.config;
-        let job = DumpJob {
-            source: &guest,
-            note: &note,
-            targets: &config.targets,
-            open_wire: &config.wire.opener(),
-            network: config.network,
-            spool: config.spool.clone(),
-            deadline: self.deadline,
-            progress: &self.progress,
-        };
-        // The supervisor waits for this before it ends, so somebody is listening.
-        let _ = self.inputs.send(Input::DumpEnded(ferry(&job)));
     }
 }
 

@@ -84,6 +84,12 @@ impl PioBus {
         lock(self.pci.as_ref()?).find_port(port, len)
     }
 
+    /// The device at a port, to be held in the middle of an access.
+    #[cfg(test)]
+    pub(crate) fn device_at(&self, port: u16) -> Option<Shared<dyn PioDevice>> {
+        self.find(port).map(|(_, device)| Arc::clone(device))
+    }
+
     fn find(&self, port: u16) -> Option<(u64, &Shared<dyn PioDevice>)> {
         let (ports, device) = self.devices.iter().find(|(ports, _)| ports.contains(&port))?;
         Some((u64::from(port - ports.start), device))

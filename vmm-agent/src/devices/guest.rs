@@ -331,7 +331,7 @@ mod tests {
             Block::open(image.path(), "disk0"),
             Err(DiskError::InUse { .. })
         ));
-        workers.stop();
+        workers.stop(std::time::Duration::from_secs(5));
         Block::open(image.path(), "disk0").unwrap();
     }
 

@@ -18,6 +18,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::event::EventfdFlags;
 
+use crate::limits::{DEVICE_STOP_TIMEOUT, ROUND_TIME};
+
 /// What a worker does after a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
@@ -38,6 +40,24 @@ impl After {
         readable: false,
         timeout: None,
     };
+}
+
+/// How long a round has been going on. Every loop of a round looks at it, so that a freeze waits for one step of it only.
+#[derive(Clone, Copy, Debug)]
+pub struct Round(Instant);
+
+impl Round {
+    /// A round begins.
+    #[must_use]
+    pub fn begin() -> Round {
+        Round(Instant::now())
+    }
+
+    /// Whether it is time to go back to the gate.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        self.0.elapsed() >= ROUND_TIME
+    }
 }
 
 /// The work of one device.
@@ -88,6 +108,8 @@ struct State {
     stop: bool,
     /// One per worker: inside a round.
     busy: Vec<bool>,
+    /// One per worker: its thread is about to end.
+    ended: Vec<bool>,
 }
 
 /// All workers of one machine. Dropping them stops them.
@@ -101,7 +123,7 @@ pub struct Workers {
 struct Worker {
     name: String,
     waker: Waker,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Workers {
@@ -114,11 +136,13 @@ impl Workers {
         let index = {
             let mut state = self.gate.lock();
             state.busy.push(false);
+            state.ended.push(false);
             state.busy.len() - 1
         };
         let gate = Arc::clone(&self.gate);
         let own_waker = waker.clone();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _ending = Ending(Arc::clone(&gate), index);
             while gate.enter(index) {
                 let inside = Inside(&gate, index);
                 let after = job.round();
@@ -132,7 +156,7 @@ impl Workers {
         self.threads.push(Worker {
             name: name.to_owned(),
             waker,
-            thread: Some(thread),
+            thread,
         });
         Ok(())
     }
@@ -162,13 +186,26 @@ impl Workers {
         self.gate.changed.notify_all();
     }
 
-    /// Ends them and waits for their last round.
-    pub fn stop(&mut self) {
-        self.gate.lock().stop = true;
+    /// Ends them and waits for their last round. Who has not ended by then is left behind, with its wire or disk.
+    pub fn stop(&mut self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.gate.lock();
+        state.stop = true;
         self.gate.changed.notify_all();
-        for worker in &mut self.threads {
-            worker.waker.wake();
-            if worker.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        self.threads.iter().for_each(|worker| worker.waker.wake());
+        while !state.ended.iter().all(|ended| *ended) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.gate.wait(state, left);
+        }
+        let ended = state.ended.clone();
+        drop(state);
+        for (worker, ended) in self.threads.drain(..).zip(ended) {
+            if !ended {
+                tracing::error!(worker = worker.name, "a device's worker hangs and is left behind");
+            } else if worker.thread.join().is_err() {
                 tracing::error!(worker = worker.name, "a device's worker panicked: this is a bug");
             }
         }
@@ -177,7 +214,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.stop();
+        self.stop(DEVICE_STOP_TIMEOUT);
     }
 }
 
@@ -229,6 +266,18 @@ impl Drop for Inside<'_> {
         if state.paused {
             self.0.changed.notify_all();
         }
+    }
+}
+
+/// A worker's thread, however it ends.
+struct Ending(Arc<Gate>, usize);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.lock().ended.get_mut(self.1) {
+            *ended = true;
+        }
+        self.0.changed.notify_all();
     }
 }
 
@@ -333,6 +382,29 @@ mod tests {
             .spawn("count", Waker::new().unwrap(), Count(count, After::Again))
             .unwrap();
         workers.pause(Duration::from_secs(5)).unwrap();
-        workers.stop();
+        workers.stop(Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_worker_that_hangs_for_ever_is_left_behind() {
+        struct Hang(Arc<Mutex<()>>);
+        impl Job for Hang {
+            fn round(&mut self) -> After {
+                drop(self.0.lock());
+                After::KICK
+            }
+        }
+        let lock = Arc::new(Mutex::new(()));
+        let held = lock.lock().unwrap();
+        let mut workers = Workers::default();
+        workers
+            .spawn("disk0", Waker::new().unwrap(), Hang(Arc::clone(&lock)))
+            .unwrap();
+        while !workers.gate.lock().busy[0] {
+            thread::sleep(Duration::from_millis(1));
+        }
+        workers.stop(Duration::from_millis(10));
+        assert!(workers.threads.is_empty());
+        drop(held);
     }
 }

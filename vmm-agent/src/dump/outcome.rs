@@ -57,6 +57,8 @@ pub enum SpoolFailure {
     NotTried(SendError),
     /// It was tried.
     Failed(SpoolError),
+    /// The dump's thread panicked before it came to that.
+    Panicked,
 }
 
 impl DumpOutcome {
@@ -100,6 +102,9 @@ impl fmt::Display for DumpOutcome {
                     SpoolFailure::NoDirectory => f.write_str("the core is lost: no --spool directory to keep it in")?,
                     SpoolFailure::NotTried(error) => write!(f, "the core is lost: {error}")?,
                     SpoolFailure::Failed(error) => write!(f, "the core is lost: {error}")?,
+                    SpoolFailure::Panicked => f.write_str(
+                        "the core is lost: the dump's thread panicked, which is a bug of coreferry; the log says where",
+                    )?,
                 }
                 write_failures(f, failures)
             }

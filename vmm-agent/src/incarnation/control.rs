@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use vmcore::CpuState;
 
-use crate::kvm::{Kicker, Vcpu};
+use crate::kvm::{Kicker, SpareVcpu, Vcpu};
 use crate::limits::{VCPU_KICK_INTERVAL, VCPU_STOP_TIMEOUT};
 
 /// Shared by all threads of one machine.
@@ -29,6 +29,8 @@ pub(super) struct Orders {
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     kicker: Option<Kicker>,
+    /// Registers of a vCPU that does not park, and of one whose thread has ended.
+    pub(super) spare: Option<SpareVcpu>,
     /// Why the vCPU waits for a decision: `reported` or `failed`.
     pub(super) held: Option<&'static str>,
     pub(super) parked: Option<Parked>,
@@ -56,7 +58,8 @@ impl Orders {
         self.frozen || self.paused || self.ended || self.slots.get(index).is_some_and(|slot| slot.held.is_some())
     }
 
-    fn moving(&self) -> impl Iterator<Item = (usize, &Slot)> {
+    /// vCPUs that do not stand still.
+    pub(super) fn moving(&self) -> impl Iterator<Item = (usize, &Slot)> {
         self.slots
             .iter()
             .enumerate()
@@ -95,32 +98,24 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Waits until every vCPU stands still; names those that do not.
-    pub(super) fn wait_all_parked(&self) -> Result<MutexGuard<'_, Orders>, Vec<u8>> {
-        let deadline = Instant::now() + VCPU_STOP_TIMEOUT;
-        let mut orders = self.lock();
-        loop {
-            if orders.moving().next().is_none() {
-                return Ok(orders);
-            }
-            if Instant::now() >= deadline {
-                return Err(orders
-                    .moving()
-                    .filter_map(|(index, _)| u8::try_from(index).ok())
-                    .collect());
-            }
-            orders.kick_moving();
-            orders = self.wait(orders, VCPU_KICK_INTERVAL);
-        }
+    /// Waits until every vCPU stands still, but not for ever: then some may still be [`Orders::moving`].
+    pub(super) fn wait_all_parked(&self) -> MutexGuard<'_, Orders> {
+        self.wait_for(|orders| orders.moving().next().is_none())
     }
 
-    /// Waits until every vCPU thread is about to end; kicks until then.
-    pub(super) fn wait_all_gone(&self) {
+    /// Waits until the first `started` vCPU threads are about to end, but not for ever; kicks until then.
+    pub(super) fn wait_all_gone(&self, started: usize) -> MutexGuard<'_, Orders> {
+        self.wait_for(|orders| orders.slots.iter().take(started).all(|slot| slot.gone))
+    }
+
+    fn wait_for(&self, reached: impl Fn(&Orders) -> bool) -> MutexGuard<'_, Orders> {
+        let deadline = Instant::now() + VCPU_STOP_TIMEOUT;
         let mut orders = self.lock();
-        while orders.slots.iter().any(|slot| !slot.gone) {
+        while !reached(&orders) && Instant::now() < deadline {
             orders.kick_moving();
             orders = self.wait(orders, VCPU_KICK_INTERVAL);
         }
+        orders
     }
 
     fn wait<'a>(&self, orders: MutexGuard<'a, Orders>, timeout: Duration) -> MutexGuard<'a, Orders> {
@@ -157,9 +152,10 @@ impl Control {
     }
 
     /// A vCPU's thread is there.
-    pub(super) fn arrive(&self, index: u8, kicker: Kicker) {
+    pub(super) fn arrive(&self, index: u8, kicker: Kicker, spare: Option<SpareVcpu>) {
         if let Some(slot) = self.lock().slots.get_mut(usize::from(index)) {
             slot.kicker = Some(kicker);
+            slot.spare = spare;
         }
     }
 

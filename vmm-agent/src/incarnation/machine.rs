@@ -219,6 +219,6 @@ mod tests {
         assert_eq!(write(&mut [2, 2, 2]), [Happening::Trigger(Trigger::CrashLoaded)]);
         assert_eq!(write(&mut [2]), []);
         assert_eq!(write(&mut [1]), [Happening::Trigger(Trigger::Pvpanic)]);
-        workers.stop();
+        workers.stop(std::time::Duration::from_secs(5));
     }
 }

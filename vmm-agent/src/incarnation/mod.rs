@@ -6,6 +6,7 @@
 //!                    │       thaw, resume         ▲
 //!                    └── a vCPU reported ─────────┘  (that vCPU waits, the others run on until the freeze)
 //! ```
+mod collect;
 mod console;
 mod control;
 mod machine;
@@ -19,7 +20,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use guest_shim::abi::PanicRecord;
-use vmcore::VcpuStop;
 use vmcore::elf::TextMapping;
 
 use crate::boot::{self, BootParts, KernelError, KernelImage};
@@ -30,12 +30,13 @@ use crate::devices::guest::{DeviceError, DevicesConfig};
 use crate::devices::pci::PciError;
 use crate::devices::serial::SERIAL_IRQ;
 use crate::devices::worker::Workers;
-use crate::freeze::{FreezeError, FrozenState};
+use crate::freeze::{FrozenState, PauseError};
 use crate::kvm::{Clock, KvmError, System, Vm};
 use crate::limits::{DEVICE_STOP_TIMEOUT, VCPUS_MAX};
 use crate::memory::{self, GuestMemory, MemoryError};
+use collect::Collected;
 use console::Drain;
-use control::{Control, Orders};
+use control::Control;
 use machine::Machine;
 use vcpu_thread::VcpuThread;
 
@@ -203,22 +204,21 @@ impl Incarnation {
 
     /// Stops all vCPUs in a clean state and reads their registers. Freezing a frozen guest gives the same again.
     ///
-    /// # Errors
-    /// [`FreezeError`]; the guest then runs on.
-    pub fn freeze(&self) -> Result<FrozenState, FreezeError> {
+    /// Takes a bounded time and never fails: what does not stop is told in [`FrozenState::troubles`], because a core with one
+    /// vCPU's registers missing is worth more than none.
+    #[must_use]
+    pub fn freeze(&self) -> FrozenState {
         let started = Instant::now();
         self.control.order(|orders| orders.frozen = true);
-        let frozen = match self.control.wait_all_parked() {
-            Ok(orders) => {
-                self.pause_workers();
-                collect(&orders)
-            }
-            Err(vcpus) => Err(FreezeError::Stuck { vcpus }),
-        };
-        let (cpus, stops) = frozen.inspect_err(|_| {
-            self.control.order(|orders| orders.frozen = false);
-            self.resume_workers();
-        })?;
+        drop(self.control.wait_all_parked());
+        let stuck_devices = self.pause_workers();
+        // After the devices: what held up a vCPU may have ended meanwhile.
+        let Collected {
+            cpus,
+            stops,
+            mut troubles,
+        } = collect::collect(&self.control.lock());
+        troubles.extend(stuck_devices);
         let took = started.elapsed();
         let mut kept = self.clock_at_freeze.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.is_none() {
@@ -228,12 +228,13 @@ impl Incarnation {
                 .inspect_err(|error| tracing::debug!(%error, "no clock to keep"))
                 .ok();
         }
-        Ok(FrozenState {
+        FrozenState {
             cpus,
             stops,
+            troubles,
             clock: *kept,
             took,
-        })
+        }
     }
 
     /// Lets a frozen guest go on, its clock where it stood at the freeze. Paused guests stay paused.
@@ -258,19 +259,18 @@ impl Incarnation {
     /// Stops the vCPUs until [`Incarnation::resume`].
     ///
     /// # Errors
-    /// [`FreezeError::Stuck`]; the guest then runs on.
-    pub fn pause(&self) -> Result<(), FreezeError> {
+    /// [`PauseError`]; the guest then runs on.
+    pub fn pause(&self) -> Result<(), PauseError> {
         self.control.order(|orders| orders.paused = true);
-        match self.control.wait_all_parked() {
-            Ok(_) => {
-                self.pause_workers();
-                Ok(())
-            }
-            Err(vcpus) => {
-                self.control.order(|orders| orders.paused = false);
-                Err(FreezeError::Stuck { vcpus })
-            }
+        let orders = self.control.wait_all_parked();
+        let vcpus: Vec<usize> = orders.moving().map(|(index, _)| index).collect();
+        drop(orders);
+        if !vcpus.is_empty() {
+            self.control.order(|orders| orders.paused = false);
+            return Err(PauseError::Stuck { vcpus });
         }
+        self.pause_workers();
+        Ok(())
     }
 
     /// Ends a pause. Nothing happens to a guest that is not paused, and a frozen one stays frozen.
@@ -342,28 +342,37 @@ impl Incarnation {
         self.control.lock().slots.len()
     }
 
+    /// Threads that hang in a device are left behind, with all that they use: the policy must run.
     fn stop_threads(&mut self) {
         self.control.order(|orders| orders.stop = true);
-        if self.threads.len() == self.vcpus() {
-            self.control.wait_all_gone();
-        }
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a vCPU thread panicked");
+        let gone: Vec<bool> = if self.threads.is_empty() {
+            Vec::new()
+        } else {
+            // Slots beyond the threads are those of a boot that failed half-way.
+            let started = self.threads.len();
+            let orders = self.control.wait_all_gone(started);
+            orders.slots.iter().map(|slot| slot.gone).collect()
+        };
+        for ((vcpu, thread), gone) in self.threads.drain(..).enumerate().zip(gone) {
+            if !gone {
+                tracing::error!(vcpu, "a vCPU's thread hangs and is left behind");
+            } else if thread.join().is_err() {
+                tracing::error!(vcpu, "a vCPU's thread panicked: this is a bug");
             }
         }
-        self.workers.stop();
+        self.workers.stop(DEVICE_STOP_TIMEOUT);
         self.drain.wait();
     }
 
-    /// No device touches memory from here on. One that hangs (a disk that does not answer) must not cost the dump.
-    fn pause_workers(&self) {
-        if let Err(stuck) = self.workers.pause(DEVICE_STOP_TIMEOUT) {
-            tracing::warn!(
-                ?stuck,
-                "devices did not stop in time; what they write is written into a frozen guest"
-            );
-        }
+    /// No device touches memory from here on, but for those that hang (a disk that does not answer): what is to be said of them.
+    fn pause_workers(&self) -> Option<String> {
+        let stuck = self.workers.pause(DEVICE_STOP_TIMEOUT).err()?;
+        let sentence = format!(
+            "{} did not stop within {DEVICE_STOP_TIMEOUT:?}; what it still writes is written into memory that is being dumped",
+            stuck.join(", ")
+        );
+        tracing::warn!("{sentence}");
+        Some(sentence)
     }
 
     /// Lets devices work again, unless somebody else wants the guest to stand still.
@@ -395,22 +404,5 @@ impl fmt::Debug for IncarnationConfig {
     }
 }
 
-/// Registers and stop states of vCPUs that all stand still.
-fn collect(orders: &Orders) -> Result<(Vec<vmcore::CpuState>, Vec<VcpuStop>), FreezeError> {
-    let mut cpus = Vec::new();
-    let mut stops = Vec::new();
-    for (vcpu, slot) in (0_u8..).zip(&orders.slots) {
-        let parked = slot.parked.as_ref().ok_or(FreezeError::Gone { vcpu })?;
-        let registers = parked
-            .registers
-            .clone()
-            .map_err(|why| FreezeError::Registers { vcpu, why })?;
-        cpus.push(registers);
-        let state = slot.held.unwrap_or(parked.activity).to_owned();
-        stops.push(VcpuStop {
-            index: u32::from(vcpu),
-            state,
-        });
-    }
-    Ok((cpus, stops))
-}
+#[cfg(test)]
+mod tests;

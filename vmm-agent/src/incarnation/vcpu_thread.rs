@@ -20,11 +20,18 @@ pub(super) struct VcpuThread {
 }
 
 /// Tells the others that this vCPU is gone, however its thread ends.
-struct Leaving(Arc<Control>, u8);
+pub(super) struct Leaving<'a>(pub(super) &'a VcpuThread, pub(super) u8);
 
-impl Drop for Leaving {
+impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        self.0.leave(self.1);
+        self.0.control.leave(self.1);
+        if std::thread::panicking() {
+            // The guest does not go on without it, so this is a crash like any other.
+            self.0.send(VmEvent::VcpuFailed {
+                vcpu: self.1,
+                what: "its thread panicked, which is a bug of coreferry".to_owned(),
+            });
+        }
     }
 }
 
@@ -33,9 +40,9 @@ impl VcpuThread {
     pub(super) fn run(&self, mut vcpu: Vcpu) {
         let index = vcpu.index();
         // Declared after the vCPU, so dropped before it: nobody kicks a vCPU that is gone.
-        let _leaving = Leaving(Arc::clone(&self.control), index);
+        let _leaving = Leaving(self, index);
         match vcpu.kicker() {
-            Ok(kicker) => self.control.arrive(index, kicker),
+            Ok(kicker) => self.control.arrive(index, kicker, vcpu.take_spare()),
             Err(error) => {
                 self.send(VmEvent::VcpuFailed {
                     vcpu: index,

@@ -2,7 +2,7 @@
 //!
 //! - [`System`]: `/dev/kvm` and what it can do
 //! - [`Vm`]: memory slots, interrupt controllers, the guest's clock
-//! - [`Vcpu`]: entry state, the run loop's exits, registers
+//! - [`Vcpu`]: entry state, the run loop's exits, registers; [`SpareVcpu`]: registers of one whose thread hangs
 //! - [`Kicker`]: gets a vCPU's thread out of the guest from another thread
 mod cpuid;
 mod entry;
@@ -16,7 +16,7 @@ mod vm;
 pub use entry::{LongModeEntry, ProtectedModeEntry, Start};
 pub use kick::Kicker;
 pub use system::System;
-pub use vcpu::{Exit, Vcpu};
+pub use vcpu::{Exit, SpareVcpu, Vcpu};
 pub use vm::{Clock, Vm, VmInterrupts};
 
 /// An ioctl of KVM failed.

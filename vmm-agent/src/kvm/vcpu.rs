@@ -4,6 +4,8 @@
     reason = "reads the union in the kvm_run page by the exit reason that KVM gave"
 )]
 use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_UNINITIALIZED, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -16,6 +18,16 @@ use super::{Kicker, KvmError, Start, entry, msrs, registers};
 pub struct Vcpu {
     index: u8,
     fd: VcpuFd,
+    /// The thread is inside KVM_RUN, which keeps all other ioctls of this vCPU waiting.
+    in_kvm: Arc<AtomicBool>,
+    spare: Option<SpareVcpu>,
+}
+
+/// A second way to a vCPU's registers, for when its thread cannot give them: it hangs in a device, or has ended.
+#[derive(Debug)]
+pub struct SpareVcpu {
+    fd: VcpuFd,
+    in_kvm: Arc<AtomicBool>,
 }
 
 /// Why the guest stopped (linux/kvm.h, KVM_EXIT_*).
@@ -84,8 +96,24 @@ enum Kind {
 }
 
 impl Vcpu {
-    pub(super) fn new(index: u8, fd: VcpuFd) -> Vcpu {
-        Vcpu { index, fd }
+    /// A vCPU; `spare` is a second descriptor of the same one.
+    pub(super) fn new(index: u8, fd: VcpuFd, spare: VcpuFd) -> Vcpu {
+        let in_kvm = Arc::new(AtomicBool::new(false));
+        let spare = SpareVcpu {
+            fd: spare,
+            in_kvm: Arc::clone(&in_kvm),
+        };
+        Vcpu {
+            index,
+            fd,
+            in_kvm,
+            spare: Some(spare),
+        }
+    }
+
+    /// The second way to its registers; there is one.
+    pub fn take_spare(&mut self) -> Option<SpareVcpu> {
+        self.spare.take()
     }
 
     /// Which vCPU this is, from 0.
@@ -124,7 +152,10 @@ impl Vcpu {
     /// # Errors
     /// [`KvmError::Ioctl`] if KVM_RUN itself fails.
     pub fn run(&mut self) -> Result<Exit<'_>, KvmError> {
-        let kind = match self.fd.run() {
+        self.in_kvm.store(true, Ordering::Release);
+        let stopped = self.fd.run();
+        self.in_kvm.store(false, Ordering::Release);
+        let kind = match stopped {
             Ok(VcpuExit::IoIn(port, _)) => Kind::Port { port, write: false },
             Ok(VcpuExit::IoOut(port, _)) => Kind::Port { port, write: true },
             Ok(VcpuExit::MmioRead(gpa, _)) => Kind::Mmio { gpa, write: false },
@@ -178,6 +209,19 @@ impl Vcpu {
         if let Err(error) = self.fd.kvmclock_ctrl() {
             tracing::trace!(vcpu = self.index, %error, "no kvmclock to tell of the stop");
         }
+    }
+}
+
+impl SpareVcpu {
+    /// The registers as they are now: in the middle of an access to a device, if that is where its thread is. Nothing if
+    /// KVM holds the vCPU or refuses.
+    #[must_use]
+    pub fn cpu_state(&self) -> Option<CpuState> {
+        // Whoever enters KVM_RUN after this look comes out at once: registers are only asked for of vCPUs that shall stop.
+        if self.in_kvm.load(Ordering::Acquire) {
+            return None;
+        }
+        registers::cpu_state(&self.fd).ok()
     }
 }
 

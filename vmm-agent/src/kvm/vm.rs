@@ -1,10 +1,14 @@
 //! One virtual machine: memory slots, interrupt controllers, clock.
-#![allow(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION hands host memory to the guest")]
+#![allow(
+    unsafe_code,
+    reason = "KVM_SET_USER_MEMORY_REGION hands host memory to the guest; a descriptor is given to a second owner of a vCPU"
+)]
 use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
 use std::sync::Arc;
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_clock_data, kvm_msi, kvm_pit_config, kvm_userspace_memory_region};
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{KvmError, System, Vcpu};
@@ -130,7 +134,20 @@ impl Vm {
             .map_err(KvmError::ioctl("create a vCPU"))?;
         let cpuid = self.system.cpuid_of(index, vcpus)?;
         fd.set_cpuid2(&cpuid).map_err(KvmError::ioctl("set a vCPU's CPUID"))?;
-        Ok(Vcpu::new(index, fd))
+        let spare = self.spare(&fd)?;
+        Ok(Vcpu::new(index, fd, spare))
+    }
+
+    /// A second descriptor of a vCPU.
+    fn spare(&self, fd: &VcpuFd) -> Result<VcpuFd, KvmError> {
+        // SAFETY: `fd` is open as long as it is borrowed.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) };
+        let second = borrowed.try_clone_to_owned().map_err(|source| KvmError::Ioctl {
+            what: "duplicate a vCPU's descriptor",
+            source,
+        })?;
+        // SAFETY: the descriptor is a vCPU's of this machine and was made just now, so nobody else has it.
+        unsafe { self.fd.create_vcpu_from_rawfd(second.into_raw_fd()) }.map_err(KvmError::ioctl("map a vCPU again"))
     }
 
     /// Connects an event to an interrupt line: each write to `event` is one edge.

@@ -3,9 +3,9 @@
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::device::{Identity, VirtioDevice};
-use super::limits::{BALLOON_FRAMES_MAX, CHAINS_PER_ROUND, QUEUE_SIZE_MAX};
+use super::limits::{BALLOON_FRAMES_MAX, QUEUE_SIZE_MAX};
 use super::queue::{Broken, Chain, VirtQueue};
-use crate::devices::worker::After;
+use crate::devices::worker::{After, Round};
 use crate::memory::GuestMemory;
 
 /// The guest may take pages back when it runs out (5.5.3, `VIRTIO_BALLOON_F_DEFLATE_ON_OOM`).
@@ -58,18 +58,25 @@ impl Balloon {
         self.punched_bytes += punched;
     }
 
-    /// The buffers themselves are the free pages.
-    fn report(&mut self, memory: &GuestMemory) {
+    /// The buffers themselves are the free pages. Those for which there is no time stay as they are, which harms nobody.
+    fn report(&mut self, memory: &GuestMemory, round: Round) {
         let writable = &self.chain.writable;
         let punched = writable
             .parts(0, writable.len_bytes())
+            .take_while(|_| !round.is_over())
             .map(|(gpa, len)| punch(memory, gpa.0, len.into()))
             .sum::<u64>();
         self.punched_bytes += punched;
     }
 
-    fn serve(&mut self, queue: &mut VirtQueue, kind: usize, memory: &GuestMemory) -> Result<After, Broken> {
-        for _ in 0..CHAINS_PER_ROUND {
+    fn serve(
+        &mut self,
+        queue: &mut VirtQueue,
+        kind: usize,
+        memory: &GuestMemory,
+        round: Round,
+    ) -> Result<After, Broken> {
+        while !round.is_over() {
             if !queue.pop(memory.ram(), &mut self.chain)? {
                 let more = queue.listen(memory.ram())?;
                 queue.signal(memory.ram())?;
@@ -77,7 +84,7 @@ impl Balloon {
             }
             match kind {
                 INFLATE => self.inflate(memory),
-                REPORTING => self.report(memory),
+                REPORTING => self.report(memory, round),
                 _ => {}
             }
             queue.push_used(memory.ram(), &self.chain, 0)?;
@@ -140,9 +147,10 @@ impl VirtioDevice for Balloon {
 
     fn work(&mut self, queues: &mut [VirtQueue], memory: &GuestMemory) -> Result<After, Broken> {
         let mut after = After::KICK;
+        let round = Round::begin();
         for kind in [INFLATE, DEFLATE, REPORTING] {
             if let Some(queue) = queues.get_mut(kind)
-                && self.serve(queue, kind, memory)? == After::Again
+                && self.serve(queue, kind, memory, round)? == After::Again
             {
                 after = After::Again;
             }

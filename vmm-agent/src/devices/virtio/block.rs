@@ -4,9 +4,9 @@ use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::device::{Identity, VirtioDevice};
-use super::limits::{BLOCK_REQUEST_LEN_MAX, BLOCK_SEGMENTS_MAX, CHAINS_PER_ROUND, QUEUE_SIZE_MAX};
+use super::limits::{BLOCK_REQUEST_LEN_MAX, BLOCK_SEGMENTS_MAX, QUEUE_SIZE_MAX};
 use super::queue::{Broken, Chain, VirtQueue, size};
-use crate::devices::worker::After;
+use crate::devices::worker::{After, Round};
 use crate::memory::{Bytes, GuestMemory, GuestMemoryError, GuestRam};
 
 // Feature bits (5.2.3).
@@ -296,8 +296,9 @@ impl VirtioDevice for Block {
             return Ok(After::KICK);
         };
         queue.ignore(ram)?;
-        // One round is few requests, not few bytes: a freeze waits for what the disk has begun.
-        for _ in 0..CHAINS_PER_ROUND / 32 {
+        // A freeze waits for the request that the disk has begun, and for no other.
+        let round = Round::begin();
+        while !round.is_over() {
             if !queue.pop(ram, &mut self.chain)? {
                 let more = queue.listen(ram)?;
                 queue.signal(ram)?;

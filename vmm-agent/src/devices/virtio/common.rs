@@ -4,6 +4,9 @@ use super::queue::QueueSetup;
 /// Bytes of the structure, with the fields that later revisions appended.
 pub const COMMON_LEN: u64 = 0x40;
 
+/// Offset of the device status.
+pub const STATUS_AT: u64 = 0x14;
+
 /// Device status bits (2.1).
 pub mod status {
     /// The driver is ready.

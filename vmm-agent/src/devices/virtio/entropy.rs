@@ -3,9 +3,9 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use super::device::{Identity, VirtioDevice};
-use super::limits::{CHAINS_PER_ROUND, ENTROPY_LEN_MAX, QUEUE_SIZE_MAX};
+use super::limits::{ENTROPY_LEN_MAX, QUEUE_SIZE_MAX};
 use super::queue::{Broken, Chain, VirtQueue};
-use crate::devices::worker::After;
+use crate::devices::worker::{After, Round};
 use crate::memory::GuestMemory;
 
 /// The device.
@@ -63,7 +63,8 @@ impl VirtioDevice for Entropy {
         let Some(queue) = queues.first_mut() else {
             return Ok(After::KICK);
         };
-        for _ in 0..CHAINS_PER_ROUND {
+        let round = Round::begin();
+        while !round.is_over() {
             if !queue.pop(memory.ram(), &mut self.chain)? {
                 let more = queue.listen(memory.ram())?;
                 queue.signal(memory.ram())?;

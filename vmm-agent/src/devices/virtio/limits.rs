@@ -7,9 +7,6 @@ pub const QUEUE_SIZE_MAX: u16 = 256;
 /// What a chain has beyond them is taken as not there.
 pub const SEGMENTS_MAX: usize = 1024;
 
-/// Chains that one round takes from one queue, so that a freeze waits for few of them.
-pub const CHAINS_PER_ROUND: usize = 256;
-
 /// Data bytes of one block request. Linux asks for at most 1280 KiB at once unless told otherwise.
 pub const BLOCK_REQUEST_LEN_MAX: u64 = 32 << 20;
 

@@ -13,6 +13,7 @@
 //! - [`transport`]: the PCI function: capabilities, BAR, reset, activation
 //! - [`common`]: the common configuration structure
 //! - [`interrupt`]: how the guest hears of used buffers
+//! - `orders`: what the driver wants, on its way to the worker
 //! - [`queue`]: virtqueues, and descriptor chains as byte ranges of guest memory
 //! - [`device`]: what a device is to the transport
 //! - [`net`], [`block`], [`entropy`], [`balloon`]: the devices
@@ -25,6 +26,7 @@ pub mod entropy;
 pub mod interrupt;
 pub mod limits;
 pub mod net;
+mod orders;
 pub mod queue;
 #[cfg(test)]
 mod rig;

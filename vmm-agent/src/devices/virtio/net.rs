@@ -7,9 +7,9 @@ use std::time::Duration;
 use nic_emu::device::{ChecksumOffload, Offload, Offloads, Segmentation, SegmentationKind, TxFrame};
 
 use super::device::{Identity, VirtioDevice};
-use super::limits::{CHAINS_PER_ROUND, FRAME_LEN_MAX, PENDING_FRAMES_MAX, QUEUE_SIZE_MAX};
+use super::limits::{FRAME_LEN_MAX, PENDING_FRAMES_MAX, QUEUE_SIZE_MAX};
 use super::queue::{Broken, Chain, VirtQueue};
-use crate::devices::worker::After;
+use crate::devices::worker::{After, Round};
 use crate::memory::{GuestMemory, GuestRam};
 use crate::net::{Wire, WireError};
 
@@ -85,9 +85,11 @@ impl Net {
     /// Takes frames from the transmit queue and sends them; true if something was sent.
     fn transmit(&mut self, queue: &mut VirtQueue, ram: &GuestRam) -> Result<After, Broken> {
         queue.ignore(ram)?;
-        for _ in 0..CHAINS_PER_ROUND / SEND_BATCH {
+        let round = Round::begin();
+        while !round.is_over() {
             let mut count = 0;
-            while count < SEND_BATCH && queue.pop(ram, &mut self.chain)? {
+            // A guest that offers nothing but nonsense must not keep the round going.
+            while count < SEND_BATCH && !round.is_over() && queue.pop(ram, &mut self.chain)? {
                 if self.batch.len() == count {
                     self.batch.push(Outgoing::default());
                 }

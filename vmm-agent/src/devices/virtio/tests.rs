@@ -40,11 +40,15 @@ struct Board {
 
 impl Board {
     fn new() -> Board {
+        Board::with(Box::new(Entropy::open().unwrap()))
+    }
+
+    /// A board with this device in the place of the entropy device.
+    fn with(device: Box<dyn VirtioDevice>) -> Board {
         let memory = Arc::new(GuestMemory::create(16).unwrap());
         let recorder = Arc::new(Recorder::default());
         let lines = IntxLines::new(recorder.clone());
         let waker = Waker::new().unwrap();
-        let device = Box::new(Entropy::open().unwrap());
         let (function, job) = VirtioPci::new(device, memory.clone(), &lines, recorder.clone(), waker.clone()).unwrap();
         let function = Arc::new(Mutex::new(function));
         let mut root = PciRoot::new().unwrap();
@@ -124,9 +128,22 @@ impl Board {
         self.common(0x14, 1)
     }
 
-    fn negotiate(&mut self, features: u64) {
+    /// Waits for the end of the reset, as drivers must.
+    fn reset(&mut self) {
         self.set_common(0x14, 1, 0);
-        assert_eq!(self.status(), 0);
+        self.status_becomes(|status| status == 0);
+    }
+
+    fn status_becomes(&mut self, wanted: impl Fn(u64) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !wanted(self.status()) {
+            assert!(Instant::now() < deadline, "status {:#x}", self.status());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn negotiate(&mut self, features: u64) {
+        self.reset();
         self.set_common(0x14, 1, 1);
         self.set_common(0x14, 1, 3);
         for half in [0, 1] {
@@ -264,8 +281,7 @@ fn a_reset_forgets_everything_and_the_device_works_again() {
     board.start();
     board.offer(0);
     assert!(board.waits_for(Raised::Line(GSI, true)));
-    board.set_common(0x14, 1, 0);
-    assert_eq!(board.status(), 0);
+    board.reset();
     assert!(board.waits_for(Raised::Line(GSI, false)));
     assert_eq!((board.common(0x1c, 2), board.common(0x20, 4)), (0, 0));
     board.offer(1);
@@ -277,6 +293,70 @@ fn a_reset_forgets_everything_and_the_device_works_again() {
         .ram()
         .write_slice(&zeroes, GuestAddress(setup(0).descriptors_gpa))
         .unwrap();
+    board.start();
+    board.offer(0);
+    assert!(board.waits_for(Raised::Line(GSI, true)));
+}
+
+/// A device whose backend does not answer as long as somebody else has the lock.
+struct Hanging {
+    entropy: Entropy,
+    backend: Arc<Mutex<()>>,
+    inside: std::sync::mpsc::Sender<()>,
+}
+
+impl VirtioDevice for Hanging {
+    fn identity(&self) -> super::Identity {
+        self.entropy.identity()
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        self.entropy.queue_sizes()
+    }
+
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn work(
+        &mut self,
+        queues: &mut [super::queue::VirtQueue],
+        memory: &GuestMemory,
+    ) -> Result<crate::devices::worker::After, super::queue::Broken> {
+        let _ = self.inside.send(());
+        let _answered = lock(&self.backend);
+        self.entropy.work(queues, memory)
+    }
+}
+
+#[test]
+fn a_reset_does_not_wait_for_a_backend_that_hangs_but_its_end_does() {
+    let backend = Arc::new(Mutex::new(()));
+    let (inside, entered) = std::sync::mpsc::channel();
+    let mut board = Board::with(Box::new(Hanging {
+        entropy: Entropy::open().unwrap(),
+        backend: Arc::clone(&backend),
+        inside,
+    }));
+    let held = lock(&backend);
+    board.start();
+    entered.recv_timeout(Duration::from_secs(60)).unwrap();
+    // On a thread of its own: the vCPU that waits here for ever is what must not be.
+    let (sender, returned) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        board.set_common(0x14, 1, 0);
+        let during = board.status();
+        board.set_common(0x14, 1, 1);
+        let _ = sender.send((during, board));
+    });
+    let (during, mut board) = returned.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_ne!(during, 0, "the reset has not ended");
+    drop(held);
+    board.status_becomes(|status| status == 0);
     board.start();
     board.offer(0);
     assert!(board.waits_for(Raised::Line(GSI, true)));
@@ -305,7 +385,7 @@ fn queues_that_are_misplaced_need_a_reset() {
         let mut board = Board::new();
         board.negotiate(F_VERSION_1);
         board.set_queue(&bad);
-        assert_eq!(board.status() & 64, 64, "{bad:x?}");
+        board.status_becomes(|status| status & 64 != 0);
         board.set_common(0x14, 1, 15);
         board.write(board.at[2], 2, 0);
     }

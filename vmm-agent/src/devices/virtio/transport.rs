@@ -10,11 +10,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, TryLockError, Weak};
 
-use super::common::{COMMON_LEN, Common, Effect};
+use super::common::{COMMON_LEN, Common, Effect, STATUS_AT, status};
 use super::device::{F_EVENT_IDX, F_INDIRECT, F_VERSION_1, Identity, VirtioDevice};
 use super::interrupt::VirtioInterrupt;
+use super::orders::{Order, Orders};
 use super::queue::{Broken, QueueSetup, VirtQueue};
 use crate::devices::bus::{Shared, lock};
 use crate::devices::pci::intx::{IntxLines, STATUS_INTERRUPT};
@@ -68,6 +69,7 @@ pub struct VirtioPci {
     identity: Identity,
     common: Common,
     config: Vec<u8>,
+    power_on_config: Vec<u8>,
     config_writable: std::ops::Range<usize>,
     queues: u16,
     interrupt: Arc<VirtioInterrupt>,
@@ -91,6 +93,7 @@ struct Window {
 struct Flags {
     bus_master: AtomicBool,
     needs_reset: AtomicBool,
+    orders: Orders,
 }
 
 /// The device with its queues, as the worker has it.
@@ -140,6 +143,7 @@ impl VirtioPci {
         let function = VirtioPci {
             identity,
             common: Common::new(offered, &sizes),
+            power_on_config: config.clone(),
             config,
             config_writable,
             queues,
@@ -161,22 +165,14 @@ impl VirtioPci {
         match effect {
             Effect::None => {}
             Effect::Reset => self.reset(),
-            Effect::Start => {
-                let features = self.common.features();
-                if let Some(backend) = self.backend.upgrade() {
-                    lock(&backend).start(features);
-                }
-                self.waker.wake();
-            }
+            Effect::Start => self.order(Order::Start(self.common.features())),
             Effect::Enable(index, setup) => {
                 let event_idx = self.common.features() & F_EVENT_IDX != 0;
-                let backend = self.backend.upgrade();
-                let enabled = backend.map_or(Ok(()), |backend| lock(&backend).enable(index, &setup, event_idx));
-                if let Err(broken) = enabled {
-                    tracing::debug!(device = self.identity.device_type, %broken, "not set up");
-                    self.common.need_reset();
-                }
-                self.waker.wake();
+                self.order(Order::Enable {
+                    index,
+                    setup,
+                    event_idx,
+                });
             }
             Effect::ConfigVector(vector) => {
                 self.interrupt.set_config_vector(vector);
@@ -187,20 +183,36 @@ impl VirtioPci {
         }
     }
 
-    /// Everything as after power-on; waits for the worker's present round.
-    fn reset(&mut self) {
-        if let Some(backend) = self.backend.upgrade() {
-            let mut backend = lock(&backend);
-            backend.reset();
-            self.config = backend.device.config();
+    /// Lets the worker follow an order: at once if it is idle, else after its present round. It is never waited for, because
+    /// a vCPU that waits for a disk cannot be frozen.
+    fn order(&self, order: Order) {
+        let Some(backend) = self.backend.upgrade() else {
+            // The worker has ended, so there is nobody who would touch anything.
+            return;
+        };
+        self.flags.orders.give(order);
+        match backend.try_lock() {
+            Ok(mut idle) => idle.follow_orders(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().follow_orders(),
+            Err(TryLockError::WouldBlock) => {}
         }
-        self.flags.needs_reset.store(false, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Everything as after power-on. Until the worker has followed, the status does not read as zero.
+    fn reset(&mut self) {
+        self.order(Order::Reset);
+        self.config.clone_from(&self.power_on_config);
         self.interrupt.reset();
         self.common.reset();
     }
 
     fn read_common(&mut self, offset: u64, data: &mut [u8]) -> IoOutcome {
-        if self.flags.needs_reset.load(Ordering::Acquire) {
+        let resetting = self.flags.orders.is_resetting();
+        if resetting && (offset, data.len()) == (STATUS_AT, 1) {
+            return put(data, status::NEEDS_RESET.into());
+        }
+        if !resetting && self.flags.needs_reset.load(Ordering::Acquire) {
             self.common.need_reset();
         }
         let vectors = self.interrupt.vectors(self.common.queue_select());
@@ -303,6 +315,8 @@ impl PciFunction for VirtioPci {
 
     fn bar_write(&mut self, _bar: usize, offset: u64, data: &[u8]) -> IoOutcome {
         match structure(offset) {
+            // A driver must wait for the end of a reset (4.1.4.3.2).
+            (COMMON_AT, _) if self.flags.orders.is_resetting() => {}
             (COMMON_AT, offset) => match self.common.write(offset, data.len(), get(data)) {
                 Some(effect) => self.apply(effect),
                 None => return IoOutcome::BadAccess("no common configuration field of that width"),
@@ -365,16 +379,32 @@ impl Window {
 }
 
 impl Backend {
-    fn enable(&mut self, index: u16, setup: &QueueSetup, event_idx: bool) -> Result<(), Broken> {
-        match self.queues.get_mut(usize::from(index)) {
-            Some(queue) => queue.start(self.memory.ram(), setup, event_idx),
-            None => Ok(()),
+    /// Does what the driver has ordered since the last time.
+    fn follow_orders(&mut self) {
+        while let Some(order) = self.flags.orders.take() {
+            match order {
+                Order::Reset => self.reset(),
+                Order::Start(features) => {
+                    self.device.start(features);
+                    self.active = true;
+                }
+                Order::Enable {
+                    index,
+                    setup,
+                    event_idx,
+                } => self.enable(index, &setup, event_idx),
+            }
         }
     }
 
-    fn start(&mut self, features: u64) {
-        self.device.start(features);
-        self.active = true;
+    fn enable(&mut self, index: u16, setup: &QueueSetup, event_idx: bool) {
+        let Some(queue) = self.queues.get_mut(usize::from(index)) else {
+            return;
+        };
+        if let Err(broken) = queue.start(self.memory.ram(), setup, event_idx) {
+            tracing::debug!(device = self.device.identity().device_type, %broken, "not set up");
+            self.flags.needs_reset.store(true, Ordering::Release);
+        }
     }
 
     fn reset(&mut self) {
@@ -383,6 +413,10 @@ impl Backend {
         for queue in &mut self.queues {
             queue.reset();
         }
+        // What the last round raised after the driver's order is nothing to it.
+        self.interrupt.reset();
+        self.flags.needs_reset.store(false, Ordering::Release);
+        self.flags.orders.reset_is_done();
     }
 }
 
@@ -398,6 +432,7 @@ impl std::fmt::Debug for Backend {
 impl Job for VirtioJob {
     fn round(&mut self) -> After {
         let mut backend = lock(&self.0);
+        backend.follow_orders();
         let Backend {
             device,
             queues,

@@ -1,0 +1,107 @@
+//! The thread of one dump, and the promise that its end is heard of.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use vmcore::CoreferryNote;
+
+use super::Shared;
+use super::frozen::FrozenGuest;
+use super::supervisor::Input;
+use crate::dump::{DumpJob, DumpOutcome, Progress, SpoolFailure, ferry};
+
+/// What the dump's thread works with.
+pub(super) struct DumpThread {
+    pub(super) shared: Arc<Shared>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) end: EndOfDump,
+}
+
+impl DumpThread {
+    pub(super) fn run(self, mut guest: FrozenGuest, mut note: CoreferryNote) {
+        let in_time = || self.deadline.is_none_or(|deadline| Instant::now() < deadline);
+        guest.look_into(&mut note, &|| in_time() && !self.progress.is_cancelled());
+        let config = &self.shared.config;
+        let job = DumpJob {
+            source: &guest,
+            note: &note,
+            targets: &config.targets,
+            open_wire: &config.wire.opener(),
+            network: config.network,
+            spool: config.spool.clone(),
+            deadline: self.deadline,
+            progress: &self.progress,
+        };
+        self.end.tell(ferry(&job));
+    }
+}
+
+/// Tells the supervisor how the dump ended, also when its thread panicked: the policy waits for it.
+pub(super) struct EndOfDump(Option<Sender<Input>>);
+
+impl EndOfDump {
+    pub(super) fn new(inputs: Sender<Input>) -> Self {
+        Self(Some(inputs))
+    }
+
+    fn tell(mut self, outcome: DumpOutcome) {
+        self.send(outcome);
+    }
+
+    fn send(&mut self, outcome: DumpOutcome) {
+        if let Some(inputs) = self.0.take() {
+            // The supervisor waits for this before it ends, so somebody is listening.
+            let _ = inputs.send(Input::DumpEnded(outcome));
+        }
+    }
+}
+
+impl Drop for EndOfDump {
+    fn drop(&mut self) {
+        // A thread that could not be started never ran: whoever wanted to start it knows.
+        if std::thread::panicking() {
+            self.send(DumpOutcome::Lost {
+                failures: Vec::new(),
+                spool: SpoolFailure::Panicked,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_dump_whose_thread_panics_is_heard_of() {
+        let (inputs, heard) = mpsc::channel();
+        let end = EndOfDump::new(inputs);
+        let thread = std::thread::spawn(move || {
+            let _end = end;
+            panic!("a bug on purpose, for the test of what follows");
+        });
+        let input = heard.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(thread.join().is_err());
+        let Input::DumpEnded(outcome) = input else {
+            panic!("{input:?}");
+        };
+        assert!(!outcome.is_safe());
+        assert!(outcome.to_string().contains("bug of coreferry"), "{outcome}");
+    }
+
+    #[test]
+    fn an_end_is_told_once_and_a_thread_that_never_ran_tells_nothing() {
+        let (inputs, heard) = mpsc::channel();
+        EndOfDump::new(inputs.clone()).tell(DumpOutcome::Cancelled);
+        drop(EndOfDump::new(inputs));
+        assert!(matches!(
+            heard.iter().collect::<Vec<_>>().as_slice(),
+            [Input::DumpEnded(DumpOutcome::Cancelled)]
+        ));
+    }
+}
