@@ -131,8 +131,8 @@ fn panic_text(trigger: &Trigger, record: Option<&PanicRecord>, console_tail: &st
         .filter(|message| !message.is_empty());
     Some(own_words.unwrap_or_else(|| match trigger {
         Trigger::PanicConsole { line } => line.clone(),
-        Trigger::Pvpanic => console_words(console_tail).unwrap_or_else(|| trigger.to_string()),
-        other => other.to_string(),
+        // A kernel may also panic before its driver of pvpanic is loaded and then reset by a triple fault.
+        other => console_words(console_tail).unwrap_or_else(|| other.to_string()),
     }))
 }
 
@@ -163,6 +163,11 @@ mod tests {
         assert_eq!(
             panic_text(&Trigger::Pvpanic, None, tail).as_deref(),
             Some("Kernel panic - not syncing: sysrq")
+        );
+        assert_eq!(
+            panic_text(&Trigger::TripleFault, None, tail).as_deref(),
+            Some("Kernel panic - not syncing: sysrq"),
+            "a kernel that panics and then resets by a triple fault"
         );
         let without = panic_text(&Trigger::Pvpanic, None, "quiet").unwrap();
         assert_eq!(without, Trigger::Pvpanic.to_string());
