@@ -51,7 +51,7 @@ enum Command {
     ///
     /// The cache is ${COREFERRY_CACHE:-target/cache}. Packages come by apt from the mirror this machine uses, checked by
     /// apt's signatures, and are only unpacked.
-    Testbed,
+    Testbed(testbed::Options),
     /// Does what .ci/run does: lint, check, test, the demo and the short benchmarks.
     Ci,
 }
@@ -73,7 +73,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Sim(options) => sim::run(&options),
-        Command::Testbed => testbed::run(),
+        Command::Testbed(options) => testbed::run(&options),
         Command::Ci => ci::run(),
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn prepare(tiers: &[Tier], options: &Options) -> Result<Vec<String>> {
     let fetch = !options.no_fetch && tiers.iter().any(|tier| tier.needs_testbed);
     thread::scope(|scope| {
-        let fetching = fetch.then(|| scope.spawn(testbed::fetch));
+        let fetching = fetch.then(|| scope.spawn(|| testbed::fetch(options.all)));
         let built = process::run(workspace::cargo().args(["test", "--workspace", "--locked", "--no-run", "-q"]));
         let missing = match fetching.map(thread::ScopedJoinHandle::join) {
             None => Vec::new(),

@@ -9,6 +9,8 @@
 //! kernel/              the unpacked kernel package; vmlinuz and release (its version) beside boot/ and lib/
 //! vmlinux              the same kernel with debug information
 //! venv/                drgn for bin/python3
+//! guests/NAME/         vmlinuz, release and initrd.cpio of the kernels that tests boot: 6.1-cloud (that of kernel/), 6.12-generic and,
+//!                      where everything is asked for, 6.1-generic and 6.12-cloud; the initramfs runs what a test adds
 //! l1.cpio              initramfs of a machine with /dev/kvm, by nesting in QEMU without KVM; runs what a test adds
 //! l2.cpio              initramfs of the panicking guest: `crash=1` on the kernel command line makes it panic
 //! ```
@@ -18,6 +20,7 @@
 
 mod apt;
 mod cpio;
+mod guests;
 mod initramfs;
 mod kernel;
 mod part;
@@ -29,6 +32,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{process, workspace};
 use apt::Apt;
+use guests::{GUESTS, Guest};
 use part::Part;
 
 /// Where the testbed is kept.
@@ -36,9 +40,17 @@ pub(crate) fn dir() -> PathBuf {
     workspace::cache_dir().join("testbed")
 }
 
-/// Fetches everything and says what could not be had.
-pub(crate) fn run() -> Result<()> {
-    let missing = fetch();
+/// What to fetch.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The kernels that only `test --all` boots, too.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Fetches and says what could not be had.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let missing = fetch(options.all);
     missing.iter().for_each(|reason| println!("SKIP: {reason}"));
     println!("testbed in {}", dir().display());
     if missing.is_empty() {
@@ -49,14 +61,14 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Makes what is not there yet and returns a sentence for each part that cannot be made.
-pub(crate) fn fetch() -> Vec<String> {
-    match fetch_parts() {
+pub(crate) fn fetch(all: bool) -> Vec<String> {
+    match fetch_parts(all) {
         Ok(failures) => failures.iter().map(|error| format!("testbed: {error:#}")).collect(),
         Err(error) => vec![format!("testbed: {error:#}")],
     }
 }
 
-fn fetch_parts() -> Result<Vec<anyhow::Error>> {
+fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         bail!("needs Linux on x86-64, for the guests are stock kernels of that machine");
     }
@@ -73,9 +85,12 @@ fn fetch_parts() -> Result<Vec<anyhow::Error>> {
     let vmlinux = Part::new(&dir, "vmlinux", kernel::symbols_recipe());
     let guest = Part::new(&dir, "l2.cpio", initramfs::GUEST.text());
     let outer = Part::new(&dir, "l1.cpio", initramfs::OUTER.text());
-    if [&programs, &shims, &venv, &kernel, &vmlinux, &guest, &outer]
-        .iter()
-        .all(|part| part.is_current())
+    std::fs::create_dir_all(dir.join("guests")).context("cannot make the guests' folder")?;
+    let wanted = GUESTS.iter().filter(|guest| all || guest.in_every_run);
+    let guests: Vec<(&Guest, Part)> = wanted.map(|guest| (guest, guest.part(&dir))).collect();
+    let is_there = |parts: &[&Part]| parts.iter().all(|part| part.is_current());
+    if is_there(&[&programs, &shims, &venv, &kernel, &vmlinux, &guest, &outer])
+        && guests.iter().all(|(_, part)| part.is_current())
     {
         return Ok(Vec::new());
     }
@@ -87,9 +102,11 @@ fn fetch_parts() -> Result<Vec<anyhow::Error>> {
     }
     // Kernel, symbols and modules are of one version; what is fetched today may be newer than what is there.
     if !kernel.is_current() || !vmlinux.is_current() {
+        let of_guests = GUESTS.iter().map(|guest| guest.part(&dir));
         [&kernel, &vmlinux, &guest, &outer]
-            .iter()
-            .try_for_each(|part| part.forget())?;
+            .into_iter()
+            .try_for_each(Part::forget)?;
+        of_guests.into_iter().try_for_each(|part| part.forget())?;
     }
     let apt = Apt::open(&dir.join("apt"))?;
     // The symbols are by far the largest download: they come beside everything else.
@@ -108,8 +125,23 @@ fn fetch_parts() -> Result<Vec<anyhow::Error>> {
         .filter_map(Result::err)
         .collect();
     if failures.is_empty() {
-        failures.extend(guest.make(|place| initramfs::GUEST.build(&dir, place)).err());
-        failures.extend(outer.make(|place| initramfs::OUTER.build(&dir, place)).err());
+        let modules = dir
+            .join("kernel/lib/modules")
+            .join(std::fs::read_to_string(dir.join("kernel/release"))?);
+        failures.extend(
+            guest
+                .make(|place| initramfs::GUEST.build(&dir, &modules, &[], place))
+                .err(),
+        );
+        failures.extend(
+            outer
+                .make(|place| initramfs::OUTER.build(&dir, &modules, &[], place))
+                .err(),
+        );
+        let made = guests
+            .iter()
+            .map(|(guest, part)| part.make(|place| guest.make(&apt, &dir, place)));
+        failures.extend(made.filter_map(Result::err));
     }
     Ok(failures)
 }

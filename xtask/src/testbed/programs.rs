@@ -11,12 +11,14 @@ use crate::process;
 const PACKAGES: &[&str] = &[
     "busybox-static",
     "crash",
+    "e2fsprogs",
     "gdb",
     "makedumpfile",
     "passt",
     "python3",
     "python3-pip",
     "qemu-system-x86",
+    "xz-utils",
 ];
 
 /// The debugger for kernels that comes as a Python package, with its version.
@@ -26,12 +28,16 @@ const DRGN: &str = "drgn==0.3.0";
 const SHIMS: &[(&str, &str, &str, &str)] = &[
     ("busybox", "bin/busybox", "", ""),
     ("crash", "usr/bin/crash", "", ""),
+    ("debugfs", "sbin/debugfs", "", ""),
+    ("e2fsck", "sbin/e2fsck", "", ""),
     ("gdb", "usr/bin/gdb", "", r#"PYTHONHOME="$P/usr""#),
     ("makedumpfile", "usr/bin/makedumpfile", "", ""),
+    ("mke2fs", "sbin/mke2fs", "", r#"MKE2FS_CONFIG="$P/etc/mke2fs.conf""#),
     ("passt", "usr/bin/passt", "", ""),
     ("python3", "usr/bin/python3.11", "", PYTHON),
     ("drgn", "usr/bin/python3.11", "-m drgn", PYTHON),
     ("qemu-system-x86_64", "usr/bin/qemu-system-x86_64", QEMU_DATA, QEMU),
+    ("xz", "usr/bin/xz", "", ""),
 ];
 
 const PYTHON: &str = r#"PYTHONHOME="$P/usr" PYTHONPATH="$T/venv""#;
