@@ -1,182 +1,202 @@
-//! The machine in between: what is put into it, its one run, and what the guests in it said.
+//! The machine in between: a QEMU without KVM (TCG) that emulates AMD's virtualisation, and in it a Debian with the real
+//! `kvm_amd`. It runs the binary under test: one receiver, and the guests of the cases.
+//!
+//! A test makes a list of [`Case`]s and gives them to [`run`]. One run of the machine serves all of them, two side by side, each
+//! lane taking the next one; booting it costs about 6 seconds, so a snapshot would save little. What the guests left comes back on
+//! a disk as one tar archive, and each case's check looks at it as [`Seen`]; the report of a failure names every case that
+//! failed, with everything it said.
+//!
+//! ```ignore
+//! let crashed = Case::new("crashed", Kernel::Cloud61)
+//!     .payload("load pvpanic_mmio; echo c > /proc/sysrq-trigger")
+//!     .expect(|seen| {
+//!         seen.exited(10)?;
+//!         Ok(format!("{} is complete", seen.core()?["id"]))
+//!     });
+//! outer::run(&testbed, dir.path(), &[crashed])?;
+//! ```
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::case::{Case, LIMIT_S};
 use crate::run;
+use crate::seen::{self, Seen};
 use crate::testbed::Testbed;
 
-/// Everything in it took three minutes on a machine of two processors that had six times as much to do.
-const LIMIT: Duration = Duration::from_secs(500);
-/// The longest that one guest may take, in seconds.
-const GUEST_LIMIT_S: u32 = 150;
+/// For the machine itself, without its guests: it took 8 seconds with two processors.
+const LIMIT: Duration = Duration::from_secs(120);
+/// The disk that brings things back. The file is sparse.
+const RESULTS_LEN: u64 = 4 << 30;
+/// An empty file system of a guest. mke2fs makes no journal in a smaller one.
+const DISK_LEN: u64 = 16 << 20;
 
-/// A guest to be run.
-#[derive(Debug)]
-pub(crate) struct Guest {
-    name: &'static str,
-    options: String,
-    append: String,
-    stop: Option<(&'static str, u32)>,
+/// One machine at a time: two of them on two processors only take twice as long.
+static RUNNING: Mutex<()> = Mutex::new(());
+
+/// What the steps of cases can call.
+const LIB: &str = r#"
+now() { cut -d' ' -f1 /proc/uptime; }
+coreferry() { /p/coreferry "$@"; }
+vms() { /p/coreferry vms --api /tmp/$NAME.sock "$1" $NAME; }
+said() {
+  while true; do
+    kill -0 $pid 2> /dev/null; gone=$?
+    [ "$(grep -c -e "$1" $OUT)" -ge "${2:-1}" ] && return 0
+    [ $gone = 0 ] || { echo "the guest ended and never said: $1"; return 1; }
+    sleep 0.3
+  done
 }
+"#;
 
-impl Guest {
-    /// A guest of that name with more options of `coreferry run` and its kernel's command line.
-    pub(crate) fn new(name: &'static str, options: &str, append: &str) -> Self {
-        Self {
-            name,
-            options: options.to_owned(),
-            append: append.to_owned(),
-            stop: None,
+/// Runs the guests and has each case look at what it left; tells what they say, and fails with all failures together.
+///
+/// What they left stays below `dir`.
+pub(crate) fn run(testbed: &Testbed, dir: &Path, cases: &[Case]) -> Result<Vec<Seen>> {
+    let began = Instant::now();
+    boot(testbed, dir, cases).context("the machine in between")?;
+    eprintln!("{} guests took {:.0} s", cases.len(), began.elapsed().as_secs_f64());
+    let cores = seen::cores(&dir.join("seen"))?;
+    let mut failures = String::new();
+    let mut all = Vec::new();
+    for case in cases {
+        let seen = Seen::read(case.name, dir.join("seen").join(case.name), &cores)?;
+        match case.check(&seen) {
+            Ok(said) => eprintln!("{case:?}: {said} ({:.0} s)", seen.took_s),
+            Err(error) => {
+                eprintln!("{case:?}: FAILED: {error:#}");
+                failures += &format!("{case:?}: {error:#}\n{}", seen.everything());
+            }
         }
+        all.push(seen);
     }
-
-    /// Ends it in the ordinary way once it has said something so many times.
-    pub(crate) fn stopped_after(self, said: &'static str, times: u32) -> Self {
-        Self {
-            stop: Some((said, times)),
-            ..self
-        }
-    }
-
-    /// Runs it; what it says goes into a file, with its exit code at the end.
-    fn script(&self) -> String {
-        let Self {
-            name, options, append, ..
-        } = self;
-        let run = format!(
-            "COREFERRY_LOG=info NO_COLOR=1 ./coreferry run --name {name} --kernel vmlinuz --initrd l2.cpio --mem-mib 128 --vcpus 2 \
-             --api /tmp/{name}.sock {options} --append '{append}'"
-        );
-        let until = match self.stop {
-            Some((said, times)) => format!(
-                "until [ $(grep -c '{said}' /tmp/{name}.out) -ge {times} ] || [ $n -ge {GUEST_LIMIT_S} ]\n\
-                 do sleep 1; n=$((n+1)); done; kill -TERM $pid\n"
-            ),
-            None => format!(
-                "while kill -0 $pid 2> /dev/null && [ $n -lt {GUEST_LIMIT_S} ]; do sleep 1; n=$((n+1)); done\n\
-                 [ $n -lt {GUEST_LIMIT_S} ] || kill -KILL $pid\n"
-            ),
-        };
-        format!("{run} > /tmp/{name}.out 2>&1 & pid=$!; n=0\n{until}wait $pid; echo \"EXIT $?\" >> /tmp/{name}.out\n")
-    }
+    ensure!(failures.is_empty(), "{failures}");
+    Ok(all)
 }
 
-/// What the machine's serial console showed.
-#[derive(Debug)]
-pub(crate) struct Outer {
-    said: String,
-    took: Duration,
+/// One run of the machine with everything in it.
+fn boot(testbed: &Testbed, dir: &Path, cases: &[Case]) -> Result<()> {
+    let _alone = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let initrd = dir.join("outer.cpio");
+    write_initrd(testbed, dir, &initrd, cases)?;
+    let results = dir.join("results.tar");
+    fs::File::create(&results)?.set_len(RESULTS_LEN)?;
+    let guests = u32::try_from(cases.len())?;
+    let mut qemu = testbed.command("qemu-system-x86_64");
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .args(["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"])
+        .args(["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="])
+        .args(["-device", "virtio-blk-pci,drive=results", "-drive"])
+        .arg(format!(
+            "if=none,id=results,format=raw,cache=unsafe,file={}",
+            results.display()
+        ))
+        .arg("-kernel")
+        .arg(testbed.path("kernel/vmlinuz"))
+        .arg("-initrd")
+        .arg(&initrd);
+    let said = run::output(&mut qemu, dir, "", LIMIT + guests * Duration::from_secs(LIMIT_S.into()))?;
+    ensure!(said.contains("OUTER END 0"), "it failed:\n{said}");
+    fs::remove_file(&initrd)?;
+    let seen = dir.join("seen");
+    fs::create_dir_all(&seen)?;
+    let mut tar = Command::new("tar");
+    // What comes from the guests may be sparse, but busybox packs it whole; the file of the disk may be.
+    run::output(tar.args(["-xf"]).arg(&results).arg("-C").arg(&seen), dir, "", LIMIT)?;
+    fs::remove_file(&results).context("cannot remove the disk")
 }
 
-impl Outer {
-    /// Runs the machine with all guests: the lists side by side, the guests of a list one after the other.
-    pub(crate) fn run(testbed: &Testbed, dir: &Path, lanes: &[Vec<Guest>]) -> Result<Self> {
-        let initrd = dir.join("outer.cpio");
-        write_initrd(testbed, dir, &initrd, &script(lanes))?;
-        let began = Instant::now();
-        let mut qemu = testbed.command("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"])
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-                "-serial",
-                "stdio",
-            ])
-            .args(["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="])
-            .args(["-append", "console=ttyS0 quiet panic=-1", "-kernel"])
-            .arg(testbed.path("kernel/vmlinuz"))
-            .arg("-initrd")
-            .arg(&initrd);
-        // The console turns a line feed into two characters; so does the guests'.
-        let said = run::output(&mut qemu, dir, "", LIMIT)?.replace('\r', "");
-        ensure!(said.contains("OUTER END 0"), "the machine in between failed:\n{said}");
-        Ok(Self {
-            said,
-            took: began.elapsed(),
-        })
-    }
-
-    /// What a guest and its machine said, if it ended with that code.
-    pub(crate) fn expect(&self, name: &str, code: u32) -> Result<&str> {
-        let start = format!("BEGIN {name}\n");
-        let end = format!("END {name}\n");
-        let text = self.said.split_once(&start).and_then(|(_, rest)| rest.split_once(&end));
-        let (text, _) = text.with_context(|| format!("nothing of guest {name}"))?;
-        ensure!(
-            text.contains(&format!("EXIT {code}\n")),
-            "not exit code {code}:\n{text}"
-        );
-        Ok(text)
-    }
-
-    pub(crate) fn everything(&self) -> &str {
-        &self.said
-    }
-
-    pub(crate) fn figures(&self) -> String {
-        format!(
-            "the machine in between and its guests took {:.0} s",
-            self.took.as_secs_f64()
-        )
-    }
+/// What the machine runs.
+fn script(cases: &[Case]) -> String {
+    let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
+    let brought = cases.iter().filter(|case| case.brings_core).map(|case| case.name);
+    let brought: Vec<&str> = brought.collect();
+    format!(
+        r#"cd /p; . ./lib; export COREFERRY_LOG=info NO_COLOR=1
+mkdir -p /tmp/r /tmp/taken
+./coreferry serve --dir /tmp/store --api unix:/tmp/serve.sock > /tmp/r/serve 2>&1 &
+until grep -q '^ready ' /tmp/r/serve; do kill -0 $! || exit 1; sleep 0.1; done
+lane() {{ for name in {}; do mkdir /tmp/taken/$name 2> /dev/null && sh /p/cases/$name/run; done; }}
+lane & first=$!; lane & second=$!; wait $first; wait $second
+./coreferry cores list --json --dir /tmp/store > /tmp/r/cores.json; code=$?
+# The names of cores rise with time: the newest comes last.
+for name in {}; do
+  for core in /tmp/store/cores/*/*/*; do grep -q "\"$name\"" $core/manifest.json && newest=$core; done
+  mv $newest /tmp/r/$name/core; newest=
+done
+tar -cf /dev/vda -C /tmp/r . && exit $code
+"#,
+        names.join(" "),
+        brought.join(" "),
+    )
 }
 
-fn script(lanes: &[Vec<Guest>]) -> String {
-    let mut script = "cd /p\n".to_owned();
-    for lane in lanes {
-        let guests: String = lane.iter().map(Guest::script).collect();
-        script += &format!("(\n{guests}) &\n");
-    }
-    script += "wait\n";
-    for guest in lanes.iter().flatten() {
-        let name = guest.name;
-        script += &format!("echo BEGIN {name}; cat /tmp/{name}.out; echo END {name}\n");
-    }
-    script
-}
-
-/// Puts the binary under test with the libraries it needs, the guest's kernel and the script behind the testbed's archive: a
-/// kernel unpacks one after the other.
-fn write_initrd(testbed: &Testbed, dir: &Path, initrd: &Path, script: &str) -> Result<()> {
+/// Puts the binary under test with the libraries it needs, the guests and the scripts behind the testbed's archive: a kernel
+/// unpacks one after the other.
+fn write_initrd(testbed: &Testbed, dir: &Path, initrd: &Path, cases: &[Case]) -> Result<()> {
     let root = dir.join("outer");
     let place = root.join("p");
     fs::create_dir_all(&place)?;
-    let binary = place.join("coreferry");
-    strip(Path::new(env!("CARGO_BIN_EXE_coreferry")), &binary)?;
-    for library in libraries(&binary)? {
+    copy_binary(&root, &place)?;
+    for (number, case) in cases.iter().enumerate() {
+        let folder = place.join("cases").join(case.name);
+        fs::create_dir_all(folder.join("root"))?;
+        fs::write(folder.join("run"), case.script(number))?;
+        fs::write(folder.join("steps"), &case.steps)?;
+        fs::write(folder.join("root/payload"), case.variables(number) + &case.payload)?;
+        let guest = place.join("guests").join(case.kernel.name());
+        fs::create_dir_all(&guest)?;
+        for file in ["vmlinuz", "initrd.cpio"] {
+            fs::copy(case.kernel.file(testbed, file), guest.join(file))
+                .with_context(|| format!("{case:?} has no {file}"))?;
+        }
+    }
+    if cases.iter().any(|case| case.has_disk) {
+        write_disk(testbed, dir, &place)?;
+    }
+    fs::write(place.join("lib"), LIB)?;
+    fs::write(place.join("run"), script(cases))?;
+    fs::copy(testbed.path("l1.cpio"), initrd)?;
+    let mut cpio = Command::new("sh");
+    cpio.args([
+        "-c",
+        "cd \"$2\" && find . | \"$0\" cpio -o -H newc 2> /dev/null >> \"$1\"",
+    ])
+    .arg(testbed.path("bin/busybox"))
+    .args([initrd, &root]);
+    run::output(&mut cpio, dir, "", LIMIT)?;
+    fs::remove_dir_all(&root).context("cannot remove what was packed")
+}
+
+/// An empty ext4, compressed.
+fn write_disk(testbed: &Testbed, dir: &Path, place: &Path) -> Result<()> {
+    let disk = place.join("disk");
+    fs::File::create(&disk)?.set_len(DISK_LEN)?;
+    let mut mke2fs = testbed.command("mke2fs");
+    run::output(mke2fs.args(["-q", "-F", "-t", "ext4"]).arg(&disk), dir, "", LIMIT)?;
+    let mut gzip = testbed.command("busybox");
+    run::output(gzip.args(["gzip", "-1"]).arg(&disk), dir, "", LIMIT).map(drop)
+}
+
+/// Without its debug information the binary is a tenth; a machine without `strip` takes it whole.
+fn copy_binary(root: &Path, place: &Path) -> Result<()> {
+    let (from, to) = (Path::new(env!("CARGO_BIN_EXE_coreferry")), place.join("coreferry"));
+    let stripped = Command::new("strip").arg("-o").arg(&to).arg(from).status();
+    if !stripped.is_ok_and(|status| status.success()) {
+        fs::copy(from, &to)?;
+    }
+    for library in libraries(&to)? {
         let inside = root.join(library.trim_start_matches('/'));
         fs::create_dir_all(inside.parent().context("a library has a folder")?)?;
         fs::copy(&library, &inside).with_context(|| format!("cannot copy {library}"))?;
         fs::set_permissions(&inside, fs::Permissions::from_mode(0o755))?;
-    }
-    fs::copy(testbed.path("kernel/vmlinuz"), place.join("vmlinuz"))?;
-    fs::copy(testbed.path("l2.cpio"), place.join("l2.cpio"))?;
-    fs::write(place.join("run"), script)?;
-    fs::copy(testbed.path("l1.cpio"), initrd)?;
-    let mut cpio = Command::new("sh");
-    cpio.args(["-c", "find . | \"$0\" cpio -o -H newc 2> /dev/null"])
-        .arg(testbed.path("bin/busybox"))
-        .current_dir(&root)
-        .stdin(Stdio::null())
-        .stdout(File::options().append(true).open(initrd)?);
-    ensure!(cpio.status()?.success(), "busybox cpio failed");
-    Ok(())
-}
-
-/// Without its debug information the binary is a tenth; a machine without `strip` takes it whole.
-fn strip(from: &Path, to: &Path) -> Result<()> {
-    let stripped = Command::new("strip").arg("-o").args([to, from]).status();
-    if !stripped.is_ok_and(|status| status.success()) {
-        fs::copy(from, to)?;
     }
     Ok(())
 }
