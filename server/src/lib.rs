@@ -13,10 +13,12 @@
 //! - [`Receiver`]: start, stop, wait for cores (also embedded in other programs)
 //! - [`LocalCores`]: the cores of a directory, read-only; implements [`api::CoreService`]
 //! - [`trains`]: many datagrams by one call, for senders too
-//! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`: who may dump · `limits`
+//! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`, `admission`: who
+//!   may dump, how often, how much · `limits`
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
 
+mod admission;
 mod allow;
 mod cores;
 mod escape;
@@ -27,6 +29,7 @@ mod receiver;
 mod service;
 mod store;
 
+pub use admission::{Limits, Rate, Share, ShareError};
 pub use allow::{Cidr, CidrError};
 pub use cores::{LocalCores, StoredVmcore};
 pub use escape::{lines, one_line};

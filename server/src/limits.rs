@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::admission::{Rate, Share};
+
 /// Sessions at one time, those without data included. Each has a thread and a socket; 1024 of both are far below the
 /// usual limit of a process, and more hosts than that do not crash at once.
 pub const SESSIONS_MAX: usize = 1024;
@@ -65,3 +67,53 @@ pub const HEAD_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Largest trailer that is read: the page states and digests of 16 TiB would be 2 GiB; this is enough for 2 TiB.
 pub const TRAILER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Longest file of one dump: the memory of the largest guests in common use; larger ones are to be named. Our senders
+/// send no zero pages, so that this bounds the length, and the other limits the bytes.
+pub const DUMP_MAX: Share = Share::Bytes(4 << 40);
+
+/// What the cores of one guest may take: a guest in a crash loop leaves as much for all others.
+pub const GUEST_MAX: Share = Share::Percent(50);
+
+/// What all cores may take: the rest is for their records and for the file system, which slows down when it is full.
+pub const TOTAL_MAX: Share = Share::Percent(90);
+
+/// What stays free whatever else lies on the file system: room for the records of running dumps, and for others' logs.
+pub const FREE_MIN: Share = Share::Percent(2);
+
+/// Space given to a running dump at a time: asking for each packet would cost a system call, and what is given and not
+/// used is missing to others.
+pub const GRANT_BYTES: u64 = 1024 * 1024;
+
+/// Sessions that have had nothing but a herald. A client goes on within milliseconds, so that even a thousand hosts that
+/// crash at once are never so many; each costs a thread and a socket.
+pub const HALF_OPEN_MAX: usize = 256;
+
+/// Sessions that one address may open: a guest needs one for each crash; behind address translation a whole rack has one
+/// address, and its other clients come again each second for 12 s.
+pub const SOURCE_HERALDS: Rate = Rate { per_s: 10, burst: 40 };
+
+/// Sessions that all together may open: a thousand hosts that crash at once are in within their 12 s, and a flood costs
+/// one core a few per cent.
+pub const HERALDS: Rate = Rate { per_s: 200, burst: 512 };
+
+/// Addresses whose rate is watched one by one, 24 bytes each; beyond that they share.
+pub const SOURCES_WATCHED: usize = 16_384;
+
+/// Refused heralds that are remembered, 8 bytes each: two seconds of a flood of 100 000 a second leave most of them.
+pub const REFUSED_REMEMBERED: usize = 1 << 18;
+
+/// A herald comes again if it does after this time: stock clients wait a second (`net.netdump.npolls`).
+pub const AGAIN_AFTER: Duration = Duration::from_millis(400);
+
+/// And before this: stock clients give up after 12 s.
+pub const AGAIN_BEFORE: Duration = Duration::from_secs(15);
+
+/// Sources of which it is remembered that they were told of; one entry has about 40 bytes.
+pub const REFUSED_SOURCES_MAX: usize = 4096;
+
+/// A source that was told of is told of again after this time: once an hour shows that it goes on.
+pub const REFUSAL_TOLD_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
+/// The cores on disk are counted anew before a dump is refused, but not more often than this.
+pub const RECOUNT_AFTER: Duration = Duration::from_secs(1);

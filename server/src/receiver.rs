@@ -11,6 +11,7 @@ use std::time::Duration;
 use api::CoreSummary;
 use netdump::AckPolicy;
 
+use crate::admission::{Admission, Limits};
 use crate::allow::Cidr;
 use crate::cores::LocalCores;
 use crate::ingest::{self, Counters, SessionRules, Shared};
@@ -27,6 +28,8 @@ pub struct ReceiverConfig {
     pub listen: Vec<SocketAddrV4>,
     /// Networks that may dump; loopback always may.
     pub allow: Vec<Cidr>,
+    /// How much dumps may take, and how fast they may come.
+    pub limits: Limits,
     /// How long sessions live, how many, and how they answer.
     pub rules: SessionRules,
 }
@@ -39,6 +42,7 @@ impl ReceiverConfig {
             dir: dir.into(),
             listen: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, netdump::wire::HERALD_PORT)],
             allow: Vec::new(),
+            limits: Limits::default(),
             rules: SessionRules {
                 sessions_max: SESSIONS_MAX,
                 silent_after: netdump::limits::SILENT_AFTER_STOCK,
@@ -90,6 +94,7 @@ impl Receiver {
             dir,
             listen,
             allow,
+            limits,
             rules,
         } = config;
         if allow.is_empty()
@@ -103,7 +108,15 @@ impl Receiver {
             tracing::info!("{left_over} sessions of an earlier receiver kept");
         }
         let cores = Arc::new(LocalCores::open(&root)?);
-        let shared = Arc::new(Shared::new(root, allow, rules, cores, Arc::new(Counters::default())));
+        let admission = Arc::new(Admission::new(allow, limits));
+        admission.ledger.recount(cores.stored_bytes().into_iter());
+        let shared = Arc::new(Shared::new(
+            root,
+            admission,
+            rules,
+            cores,
+            Arc::new(Counters::default()),
+        ));
         let mut receiver = Self {
             shared,
             addresses: Vec::new(),
@@ -147,6 +160,7 @@ impl Receiver {
             self.shared.root.clone(),
             self.cores(),
             Arc::clone(&self.shared.counters),
+            Arc::clone(&self.shared.admission),
         ))
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use api::{CoreFileSource, CoreInfo, CoreQuery, CoreService, CoreState, CoreSummary, ExtentPage, Page, ServiceError};
 
+use crate::admission::Admission;
 use crate::cores::LocalCores;
 use crate::ingest::Counters;
 
@@ -18,12 +19,23 @@ pub struct CoreCatalogue {
     root: PathBuf,
     cores: Arc<LocalCores>,
     counters: Arc<Counters>,
+    admission: Arc<Admission>,
 }
 
 impl CoreCatalogue {
     /// The service of a receiver.
-    pub(crate) fn new(root: PathBuf, cores: Arc<LocalCores>, counters: Arc<Counters>) -> Self {
-        Self { root, cores, counters }
+    pub(crate) fn new(
+        root: PathBuf,
+        cores: Arc<LocalCores>,
+        counters: Arc<Counters>,
+        admission: Arc<Admission>,
+    ) -> Self {
+        Self {
+            root,
+            cores,
+            counters,
+            admission,
+        }
     }
 }
 
@@ -60,6 +72,7 @@ impl CoreService for CoreCatalogue {
 
     fn metrics(&self) -> String {
         let mut text = self.counters.render();
+        text.push_str(&self.admission.refusals.render());
         let all = self.cores.all();
         text.push_str("# HELP coreferry_cores Cores that are listed, by state.\n# TYPE coreferry_cores gauge\n");
         for state in CoreState::ALL {

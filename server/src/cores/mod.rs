@@ -6,6 +6,7 @@ mod list;
 mod receiving;
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -152,6 +153,17 @@ impl LocalCores {
         }
         found.sort_by(|a, b| key(&b.summary).cmp(&key(&a.summary)));
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// The guest's address and the stored bytes of each core that is on disk.
+    pub(crate) fn stored_bytes(&self) -> Vec<(Ipv4Addr, u64)> {
+        let on_disk = self.entries().into_iter().map(|entry| entry.summary);
+        let on_disk = on_disk.filter(|core| !matches!(core.state, CoreState::Missing | CoreState::Pruned));
+        let counted = on_disk.filter_map(|core| {
+            let address: SocketAddrV4 = core.client_addr.parse().ok()?;
+            Some((*address.ip(), core.stored_bytes))
+        });
+        counted.collect()
     }
 
     /// The stored cores whose records are still there, with their state as the disk shows it.

@@ -10,8 +10,6 @@ pub(crate) struct Counters {
     pub(crate) sessions: AtomicU64,
     /// Sessions that run or linger.
     pub(crate) sessions_now: AtomicU64,
-    /// Sessions refused: not allowed, or no place.
-    pub(crate) refused: AtomicU64,
     /// Datagrams of sessions.
     pub(crate) packets: AtomicU64,
     /// Datagrams that came more than once.
@@ -37,12 +35,6 @@ impl Counters {
                 "gauge",
                 "Sessions that run or linger.",
                 &self.sessions_now,
-            ),
-            (
-                "coreferry_sessions_refused_total",
-                "counter",
-                "Heralds refused.",
-                &self.refused,
             ),
             (
                 "coreferry_packets_total",

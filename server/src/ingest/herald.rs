@@ -1,7 +1,7 @@
 //! The port that everybody knows: heralds come in, sessions are opened.
 
 use std::io;
-use std::net::{IpAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::session::SessionThread;
 use super::{Counters, Entry, Handle, Shared};
+use crate::admission::Again;
 use crate::limits::{DATAGRAM_BYTES_MAX, EXTENTS_MAX, STOP_LOOK};
-use crate::{allow, os};
+use crate::os;
 
 /// Starts the thread of one listening address; gives the address with its real port.
 pub(crate) fn listen(shared: &Arc<Shared>, address: SocketAddrV4) -> io::Result<(SocketAddrV4, JoinHandle<()>)> {
@@ -55,9 +56,7 @@ fn take(shared: &Arc<Shared>, peer: SocketAddrV4, dialled: SocketAddrV4, datagra
     if header.kind != Kind::Herald {
         return Ok(());
     }
-    if !allow::is_allowed(&shared.allow, IpAddr::V4(*peer.ip())) {
-        Counters::add(&shared.counters.refused, 1);
-        tracing::warn!(%peer, "herald refused: no --allow names its network");
+    if !shared.admission.is_allowed(peer) {
         return Ok(());
     }
     if let Some(waiting) = shared.waiting_session(peer, dialled) {
@@ -68,12 +67,15 @@ fn take(shared: &Arc<Shared>, peer: SocketAddrV4, dialled: SocketAddrV4, datagra
             return Ok(());
         }
     }
-    if !shared.has_place() {
-        Counters::add(&shared.counters.refused, 1);
-        tracing::warn!(%peer, "herald refused: {} sessions run", shared.rules.sessions_max);
+    let now = shared.now();
+    let Some(again) = shared.admission.may_open(now, peer, header.seqno) else {
+        return Ok(());
+    };
+    if let Err((why, places)) = shared.find_place(again) {
+        shared.admission.no_place(now, peer, header.seqno, why, places);
         return Ok(());
     }
-    open(shared, peer, dialled, &header, payload)
+    open(shared, peer, dialled, again, &header, payload)
 }
 
 /// Opens a session: a socket of its own, bound to the very address that the peer dialled, and a thread.
@@ -81,13 +83,16 @@ fn open(
     shared: &Arc<Shared>,
     peer: SocketAddrV4,
     dialled: SocketAddrV4,
+    again: Again,
     header: &Header,
     payload: &[u8],
 ) -> io::Result<()> {
     let socket = UdpSocket::bind(SocketAddrV4::new(*dialled.ip(), 0))?;
     socket.connect(peer)?;
     os::prepare_session_socket(&socket)?;
+    let file_len_max = shared.admission.file_len_max(&shared.root);
     let limits = SessionLimits {
+        file_len_max,
         silent_after: shared.rules.silent_after,
         linger: shared.rules.linger,
         ack_policy: shared.rules.ack_policy,
@@ -103,6 +108,7 @@ fn open(
         herald: payload.to_vec(),
         started: Instant::now(),
         socket,
+        again,
         has_data: AtomicBool::new(false),
         evicted: AtomicBool::new(false),
     });

@@ -22,9 +22,9 @@ use netdump::{AckPolicy, Seqno};
 pub(crate) use counters::Counters;
 pub(crate) use herald::listen;
 
-use crate::allow::Cidr;
+use crate::admission::{Admission, Again, Refused};
 use crate::cores::LocalCores;
-use crate::limits::HALF_OPEN_KEPT;
+use crate::limits::{HALF_OPEN_KEPT, RECOUNT_AFTER};
 
 /// How long sessions live, how many, and how they answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct SessionRules {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) root: PathBuf,
-    pub(crate) allow: Vec<Cidr>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) rules: SessionRules,
     pub(crate) cores: Arc<LocalCores>,
     pub(crate) counters: Arc<Counters>,
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     /// Zero of the protocol's clock.
     pub(crate) epoch: Instant,
     sessions: Mutex<Vec<Entry>>,
+    /// When the stored cores were counted last.
+    counted: Mutex<Instant>,
     /// Cores kept since the start; waited for by [`Shared::wait`].
     kept: Mutex<u64>,
     kept_changed: Condvar,
@@ -68,6 +70,8 @@ pub(crate) struct Handle {
     pub(crate) herald: Vec<u8>,
     pub(crate) started: Instant,
     pub(crate) socket: UdpSocket,
+    /// It was let in when it came again.
+    pub(crate) again: Again,
     /// Data, header, key or FINISHED came.
     pub(crate) has_data: AtomicBool,
     /// It is to give its place to another one.
@@ -83,20 +87,21 @@ struct Entry {
 impl Shared {
     pub(crate) fn new(
         root: PathBuf,
-        allow: Vec<Cidr>,
+        admission: Arc<Admission>,
         rules: SessionRules,
         cores: Arc<LocalCores>,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
             root,
-            allow,
+            admission,
             rules,
             cores,
             counters,
             stop: AtomicBool::new(false),
             epoch: Instant::now(),
             sessions: Mutex::new(Vec::new()),
+            counted: Mutex::new(Instant::now()),
             kept: Mutex::new(0),
             kept_changed: Condvar::new(),
         }
@@ -159,22 +164,40 @@ impl Shared {
             .map(Arc::clone)
     }
 
-    /// Whether a newcomer finds a place. When all are taken, the oldest session without data gives up its own.
-    fn has_place(&self) -> bool {
+    /// Finds a place for a newcomer. When all are taken, the oldest session without data gives up its own: one that has
+    /// waited longer than clients do, or any that did not come again if the newcomer did. Those that were told to go are
+    /// gone within a moment, and no longer count.
+    fn find_place(&self, again: Again) -> Result<(), (Refused, usize)> {
         let mut sessions = self.lock_sessions();
         sessions.retain(|entry| !entry.thread.is_finished());
-        if sessions.len() < self.rules.sessions_max {
-            return true;
+        let stays = |entry: &&Entry| !entry.handle.evicted.load(Ordering::Acquire);
+        let is_half_open = |entry: &&Entry| stays(entry) && !entry.handle.has_data.load(Ordering::Acquire);
+        let half_open_max = self.admission.limits.half_open_max;
+        let short = if sessions.iter().filter(stays).count() >= self.rules.sessions_max {
+            (Refused::Sessions, self.rules.sessions_max)
+        } else if sessions.iter().filter(is_half_open).count() >= half_open_max {
+            (Refused::HalfOpen, half_open_max)
+        } else {
+            return Ok(());
+        };
+        let gives_way = |handle: &&Arc<Handle>| {
+            handle.started.elapsed() >= HALF_OPEN_KEPT || again == Again(true) && handle.again == Again(false)
+        };
+        let mut half_open = sessions.iter().filter(is_half_open).map(|entry| &entry.handle);
+        let handle = half_open.find(gives_way).ok_or(short)?;
+        handle.evicted.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Counts the stored cores anew for the limits on space; whether that was worth doing now.
+    pub(crate) fn recount(&self) -> bool {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if counted.elapsed() < RECOUNT_AFTER {
+            return false;
         }
-        let half_open = sessions.iter().map(|entry| &entry.handle).find(|handle| {
-            let old = handle.started.elapsed() >= HALF_OPEN_KEPT;
-            old && !handle.has_data.load(Ordering::Acquire) && !handle.evicted.load(Ordering::Acquire)
-        });
-        if let Some(handle) = half_open {
-            // It ends within a moment; the newcomer's next herald finds the place.
-            handle.evicted.store(true, Ordering::Release);
-        }
-        false
+        *counted = Instant::now();
+        self.admission.ledger.recount(self.cores.stored_bytes().into_iter());
+        true
     }
 
     fn lock_sessions(&self) -> MutexGuard<'_, Vec<Entry>> {

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use netdump::{Accepted, FinishTicket, Rejected, Session, SessionEvent, Ticket};
+use netdump::{Accepted, FinishTicket, Kind, Rejected, Session, SessionEvent, Ticket};
 
 use super::{Counters, Handle, Shared};
+use crate::admission::{Refused, Short};
 use crate::escape;
 use crate::limits::STOP_LOOK;
 use crate::os::trains::{self, Datagram, TrainSender};
@@ -150,7 +151,7 @@ impl SessionThread {
             spool.first_page_is_at(page.offset, page.len_bytes).map_err(storage)?;
         }
         for run in runs {
-            self.spool()?.write_run(run.offset, &run.slices).map_err(storage)?;
+            self.write_run(&run)?;
             Counters::add(&self.shared.counters.received_bytes, run.end - run.offset);
             run.tickets.into_iter().for_each(|ticket| self.give_back(ticket));
         }
@@ -220,12 +221,44 @@ impl SessionThread {
     fn spool(&mut self) -> Result<&mut Spool, Ending> {
         let spool = match self.spool.take() {
             Some(spool) => spool,
-            None => Spool::create(&self.shared.root, &self.head()).map_err(|why| {
-                tracing::error!(session = %self.handle.id, "dump refused: {why}");
-                storage(why)
-            })?,
+            None => self.make_spool()?,
         };
         Ok(self.spool.insert(spool))
+    }
+
+    /// Makes the session's storage.
+    fn make_spool(&self) -> Result<Spool, Ending> {
+        let make = || {
+            let account = self.shared.admission.ledger.open(*self.handle.peer.ip());
+            Spool::create(&self.shared.root, &self.head(), account)
+        };
+        let made = match make() {
+            Err(SpoolError::Short(_)) if self.shared.recount() => make(),
+            made => made,
+        };
+        made.map_err(|why| {
+            tracing::error!(session = %self.handle.id, "dump refused: {why}");
+            self.storage(why)
+        })
+    }
+
+    /// Stores a run of bytes.
+    fn write_run(&mut self, run: &Run<'_>) -> Result<(), Ending> {
+        let stored = match self.spool()?.write_run(run.offset, &run.slices) {
+            // Cores may have been removed since they were counted.
+            Err(SpoolError::Short(_)) if self.shared.recount() => self.spool()?.write_run(run.offset, &run.slices),
+            stored => stored,
+        };
+        stored.map_err(|why| self.storage(why))
+    }
+
+    /// The ending of a session whose bytes cannot be stored.
+    fn storage(&self, why: SpoolError) -> Ending {
+        if let SpoolError::Short(short) = &why {
+            let (peer, reason) = (self.handle.peer, short.refused());
+            self.shared.admission.refuse(peer, reason, &short.to_string());
+        }
+        storage(why)
     }
 
     /// What is known of the session now.
@@ -251,7 +284,10 @@ impl SessionThread {
     /// Remembers why something was not taken.
     fn note_refusal(&mut self, why: &Rejected) {
         if matches!(why, Rejected::OutOfBounds { .. } | Rejected::TooFragmented { .. }) {
-            if self.last_refusal.is_none() {
+            if let Rejected::OutOfBounds { kind: Kind::Vmcore, .. } = why {
+                let (peer, reason) = (self.handle.peer, Refused::DumpBytes);
+                self.shared.admission.refuse(peer, reason, &why.to_string());
+            } else if self.last_refusal.is_none() {
                 tracing::warn!(session = %self.handle.id, "message refused: {why}");
             }
             self.last_refusal = Some(why.to_string());
@@ -319,7 +355,9 @@ fn label(herald: &[u8]) -> Option<String> {
 #[expect(clippy::needless_pass_by_value, reason = "used as a function of the error")]
 fn storage(why: SpoolError) -> Ending {
     match why {
-        SpoolError::TooFragmented => Ending::Refused(why.to_string()),
-        SpoolError::Io { .. } => Ending::Storage(why.to_string()),
+        SpoolError::TooFragmented | SpoolError::Short(Short::Guest { .. } | Short::Total { .. }) => {
+            Ending::Refused(why.to_string())
+        }
+        SpoolError::Io { .. } | SpoolError::Short(Short::Free { .. }) => Ending::Storage(why.to_string()),
     }
 }

@@ -19,6 +19,7 @@ use super::facts::Facts;
 use super::journal::{Journal, SessionHead};
 use super::layout;
 use super::write_back::WriteBack;
+use crate::admission::{self, Account, Short};
 use crate::limits::{
     EXTENTS_MAX, RESERVE_BYTES_MIN, RESERVE_BYTES_PER_CHUNK, RESERVE_BYTES_PER_EXTENT, WRITE_BACK_BYTES,
 };
@@ -41,6 +42,9 @@ pub(crate) enum SpoolError {
         /// What the system said.
         source: io::Error,
     },
+    /// A limit on space is reached.
+    #[error(transparent)]
+    Short(#[from] Short),
     /// The received bytes fall into more ranges than are kept.
     #[error("the received bytes fall into more than {EXTENTS_MAX} separate ranges")]
     TooFragmented,
@@ -63,11 +67,13 @@ pub(crate) struct Spool {
     unsynced_bytes: u64,
     /// Whether the first page had to be put into its place.
     repaired: bool,
+    account: Account,
 }
 
 impl Spool {
-    /// Makes the session's directory below the store's `root`.
-    pub(crate) fn create(root: &Path, head: &SessionHead) -> Result<Self, SpoolError> {
+    /// Makes the session's directory below the store's `root`, if there is space for its records.
+    pub(crate) fn create(root: &Path, head: &SessionHead, mut account: Account) -> Result<Self, SpoolError> {
+        account.expect(RESERVE_BYTES_MIN + OBJECT_BYTES, admission::space_of(root))?;
         let dir = layout::session_dir(root, &head.id);
         let month = layout::month_dir(root, Timestamp::now());
         layout::make_dirs_below(root, &month).map_err(io_error("make", &month))?;
@@ -92,12 +98,18 @@ impl Spool {
             reserve,
             unsynced_bytes: 0,
             repaired: false,
+            account,
         })
     }
 
     /// Stores bytes that follow each other in the file, from `offset` on. When this returns they outlive this process.
     pub(crate) fn write_run(&mut self, offset: u64, slices: &[&[u8]]) -> Result<(), SpoolError> {
         let part = |what| io_error(what, &self.dir.join(layout::VMCORE_PART));
+        let end = slices
+            .iter()
+            .fold(offset, |end, slice| end.saturating_add(len_u64(slice.len())));
+        let new_bytes = self.received.gaps(offset..end).map(|gap| gap.end - gap.start).sum();
+        self.account.take(new_bytes, || admission::space_of(&self.root))?;
         let len_bytes = write_all_at(&self.file, offset, slices).map_err(part("write to"))?;
         let range = offset..offset + len_bytes;
         self.received.insert(range).map_err(|_| SpoolError::TooFragmented)?;
@@ -169,6 +181,7 @@ impl Spool {
             key,
             write_back,
             repaired,
+            account,
             ..
         } = self;
         let flushed = write_back.finish();
@@ -191,6 +204,9 @@ impl Spool {
             repaired,
         };
         let kept = commit::commit(session, ending);
+        if let Ok(kept) = &kept {
+            account.keep(kept.manifest.stored_bytes);
+        }
         // The lock is held until the session's directory is gone, or left to the next start.
         drop(journal);
         kept

@@ -30,6 +30,39 @@ impl Sender {
         sender
     }
 
+    /// The same from another address of this host; none if nobody answers within `patience`.
+    pub(crate) fn try_connect(from: &str, to: SocketAddrV4, patience: Duration) -> Option<Self> {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket.set_read_timeout(Some(patience)).unwrap();
+        let mut sender = Self {
+            socket,
+            to: to.into(),
+            seqno: 1,
+        };
+        sender.to = sender.try_exchange(1, 1, 0, b"", to.into())?;
+        Some(sender)
+    }
+
+    /// Sends the herald again, as clients do; whether somebody answered.
+    pub(crate) fn herald_until_answered(from: &str, to: SocketAddrV4, times: usize) -> Option<Self> {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut sender = Self {
+            socket,
+            to: to.into(),
+            seqno: 1,
+        };
+        sender.to = (0..times).find_map(|_| sender.try_exchange(1, 1, 0, b"", to.into()))?;
+        Some(sender)
+    }
+
+    /// Sends bytes of the dump file in one message; whether they were acknowledged within a moment.
+    pub(crate) fn try_data(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        self.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        self.seqno += 1;
+        self.try_exchange(3, self.seqno, offset, bytes, self.to).is_some()
+    }
+
     /// The receiver's port of this session.
     pub(crate) fn port(&self) -> u16 {
         self.to.port()
@@ -70,6 +103,12 @@ impl Sender {
 
     /// Sends one message and waits for its acknowledgement; gives where that came from.
     fn exchange(&self, kind: u32, seqno: u32, offset: u64, bytes: &[u8], to: SocketAddr) -> SocketAddr {
+        let answered = self.try_exchange(kind, seqno, offset, bytes, to);
+        answered.expect("an acknowledgement in time")
+    }
+
+    /// The same; none when no acknowledgement comes.
+    fn try_exchange(&self, kind: u32, seqno: u32, offset: u64, bytes: &[u8], to: SocketAddr) -> Option<SocketAddr> {
         let mut datagram = Vec::new();
         datagram.extend_from_slice(&kind.to_be_bytes());
         datagram.extend_from_slice(&seqno.to_be_bytes());
@@ -80,12 +119,12 @@ impl Sender {
         datagram.extend_from_slice(bytes);
         self.socket.send_to(&datagram, to).unwrap();
         let mut ack = [0; 64];
-        let (len, from) = self.socket.recv_from(&mut ack).expect("an acknowledgement in time");
+        let (len, from) = self.socket.recv_from(&mut ack).ok()?;
         assert_eq!(
             ack[..len],
             seqno.to_be_bytes(),
             "exactly the sequence number comes back"
         );
-        from
+        Some(from)
     }
 }

@@ -12,6 +12,7 @@ use server::Cidr;
 use toml::{Table, Value};
 
 use super::Args;
+use super::limits::{self, SettledLimits};
 use crate::cli_failure::{Exit, Failure};
 
 /// Where cores are kept if nobody says otherwise.
@@ -20,7 +21,7 @@ const DIR_DEFAULT: &str = "/var/crash";
 const API_DEFAULT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 20080);
 
 /// What a file may say.
-const KEYS: &str = "the keys are dir, listen, allow, api and ack-policy";
+const KEYS: &str = "the keys are dir, listen, allow, api and ack-policy, and the table is limits";
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub(super) struct Settings {
     pub(super) allow: Vec<Cidr>,
     pub(super) api: ListenOn,
     pub(super) ack_policy: AckPolicy,
+    pub(super) limits: SettledLimits,
 }
 
 impl Settings {
@@ -49,6 +51,7 @@ impl Settings {
                 .or(file.api)
                 .unwrap_or_else(|| ListenOn::Tcp(API_DEFAULT.into())),
             ack_policy: args.ack_policy.or(file.ack_policy).unwrap_or_default(),
+            limits: file.limits.unwrap_or_default(),
         })
     }
 }
@@ -61,6 +64,7 @@ struct File {
     allow: Option<Vec<Cidr>>,
     api: Option<ListenOn>,
     ack_policy: Option<AckPolicy>,
+    limits: Option<SettledLimits>,
 }
 
 impl File {
@@ -85,6 +89,9 @@ impl File {
                 "ack-policy" => string(&value)
                     .and_then(parse_ack_policy)
                     .map(|policy| file.ack_policy = Some(policy)),
+                "limits" => table_of(&value)
+                    .and_then(limits::parse)
+                    .map(|limits| file.limits = Some(limits)),
                 _ => Err(format!("there is no such key; {KEYS}")),
             };
             told.map_err(|why| format!("`{key}`: {why}"))?;
@@ -101,7 +108,13 @@ fn no_toml(text: &str, why: &toml::de::Error) -> String {
     format!("line {line}: {what}; lines are `key = \"value\"` or `key = [\"value\", …]`")
 }
 
-fn string(value: &Value) -> Result<&str, String> {
+fn table_of(value: &Value) -> Result<&Table, String> {
+    value
+        .as_table()
+        .ok_or_else(|| "it is a table: a line with its name in brackets, and its keys below".to_owned())
+}
+
+pub(super) fn string(value: &Value) -> Result<&str, String> {
     value
         .as_str()
         .ok_or_else(|| format!("a string in quotes is wanted, not a value of type {}", value.type_str()))
@@ -190,7 +203,7 @@ mod tests {
         assert_eq!(told, gather(&[]).unwrap());
         let file = File::read(Path::new(example)).unwrap();
         assert!(file.dir.is_some() && file.listen.is_some() && file.allow.is_some());
-        assert!(file.api.is_some() && file.ack_policy.is_some());
+        assert!(file.api.is_some() && file.ack_policy.is_some() && file.limits.is_some());
     }
 
     #[test]
@@ -234,6 +247,8 @@ mod tests {
             ("allow = '10.0.0.0/33'", ["`allow`", "10.0.0.0/33"]),
             ("api = '0.0.0.0:80'", ["`api`", "loopback"]),
             ("api = 20080", ["`api`", "string"]),
+            ("limits = 5", ["`limits`", "brackets"]),
+            ("[limits]\ndump-max = 'x'", ["`limits`", "`dump-max`"]),
             ("ack-policy = 'never'", ["`ack-policy`", "paired or immediate"]),
             ("\n\ndir = '/a", ["line 3", "key = "]),
             ("dir = '/a'\ndir = '/b'", ["line 2", "key = "]),

@@ -1,6 +1,7 @@
 //! `serve`: the receiver and its API, until a signal ends them.
 
 mod config;
+mod limits;
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -39,7 +40,8 @@ pub(crate) struct Args {
     /// immediate acknowledges each packet at once [default: paired].
     #[arg(long, value_name = "paired|immediate", value_parser = config::parse_ack_policy)]
     ack_policy: Option<AckPolicy>,
-    /// TOML file with the keys dir, listen, allow, api and ack-policy, named as these options, which win over it.
+    /// TOML file with the keys dir, listen, allow, api and ack-policy, named as these options, which win over it, and with
+    /// the limits on dumps (docs/serve.toml shows all).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -73,9 +75,11 @@ fn start_receiver(settings: Settings) -> Result<Receiver, Failure> {
     let mut config = ReceiverConfig {
         listen: settings.listen,
         allow: settings.allow,
+        limits: settings.limits.limits,
         ..ReceiverConfig::new(settings.dir)
     };
     config.rules.ack_policy = settings.ack_policy;
+    config.rules.sessions_max = settings.limits.sessions_max;
     Receiver::start(config).map_err(|why| match why {
         ReceiverError::AllowMissing { .. } => Failure::new(Exit::Usage, why.to_string()),
         ReceiverError::Store(_) => {
