@@ -6,6 +6,7 @@ use api::{
     Client, ClientError, CoreInfo, CoreQuery, CoreService as _, CoreState, CoreSummary, Endpoint, ExtentPage, Page,
     ServiceError,
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use server::LocalCores;
 
 use crate::cli_failure::{Exit, Failure};
@@ -181,17 +182,12 @@ fn list_path(query: &CoreQuery) -> String {
     path
 }
 
-/// Percent-encodes everything but unreserved characters (RFC 3986, section 2.3).
-fn encode(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+/// Everything but the unreserved characters (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A value for a path or a query.
+fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
 }
 
 #[cfg(test)]
