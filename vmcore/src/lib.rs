@@ -20,6 +20,9 @@
 //! - [`reader`]: the head of any ELF64 core, ours or another writer's
 //! - [`rewrite`]: another writer's ELF core laid out as ours
 //! - [`kernel_header`]: the FreeBSD kernel dump header and savecore's info text
+//! - [`image`]: a core's memory by guest physical address
+//! - [`linux`]: a Linux guest read without debug symbols: its virtual memory, its log
+//! - [`crash`]: what crashed, from the text of a kernel log, and the signature by which cores group
 //! - [`cpu`], [`memory`], [`zero`]: registers, RAM ranges, the zero-page test
 //! - [`limits`]: every bound, with its reason
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
@@ -28,9 +31,12 @@
 mod bytes;
 pub mod coreferry;
 pub mod cpu;
+pub mod crash;
 pub mod elf;
+pub mod image;
 pub mod kernel_header;
 pub mod limits;
+pub mod linux;
 pub mod memory;
 pub mod notes;
 pub mod reader;

@@ -46,6 +46,19 @@ pub const NOTE_NAME_LEN_MAX: usize = 256;
 /// Most vCPUs whose registers are taken from a foreign core. Above any KVM limit (KVM_MAX_VCPUS is 4096 at most).
 pub const READ_CPUS_MAX: usize = 8192;
 
+/// Most bytes of each part of a guest's kernel log. CONFIG_LOG_BUF_SHIFT ends at 25 (32 MiB), log_buf_len= is rarely more.
+pub const KERNEL_LOG_BYTES_MAX: usize = 64 << 20;
+
+/// Most records of a guest's kernel log. A ring of 32 MiB has 2^20 descriptors (32 bytes of text each on average,
+/// PRB_AVGBITS in kernel/printk/printk.c).
+pub const KERNEL_LOG_RECORDS_MAX: usize = 1 << 20;
+
+/// Most bytes that are kept of a line of a log. printk() itself cuts at 1 KiB (PRINTKRB_RECORD_MAX).
+pub const CRASH_LINE_LEN_MAX: usize = 1024;
+
+/// Most frames that are kept of a call trace: deeper ones repeat.
+pub const CRASH_TRACE_FRAMES_MAX: usize = 64;
+
 const _: () = assert!(CHUNK_PAGES as u64 * PAGE_LEN == CHUNK_LEN);
 const _: () = assert!(PAGE_LEN_USIZE as u64 == PAGE_LEN);
 const _: () = assert!(HEADER_ROOM_LEN.is_multiple_of(CHUNK_LEN));

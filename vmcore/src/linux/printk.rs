@@ -1,0 +1,128 @@
+//! The kernel log of a Linux guest, out of its memory.
+//!
+//! Linux 5.10 and later keep it in a lockless ring buffer (kernel/printk/printk_ringbuffer.h), older kernels in a buffer of
+//! records that follow one another (`struct printk_log`, kernel/printk/printk.c of 5.9). VMCOREINFO has the layout of either.
+//! All of it is the guest's: every size is bounded, and a record that makes no sense costs that record only.
+
+mod records;
+mod ring;
+
+use crate::image::{Absent, PhysicalMemory};
+use crate::limits::KERNEL_LOG_RECORDS_MAX;
+use crate::linux::space::KernelSpace;
+use crate::notes::vmcoreinfo;
+
+/// The log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelLog {
+    /// Its records, oldest first.
+    pub records: Vec<LogRecord>,
+    /// Records that could not be read: overwritten while the guest died, absent from the core, or senseless.
+    pub unreadable_records: u64,
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    /// Time since the guest's boot, in nanoseconds, by its own clock.
+    pub time_ns: u64,
+    /// The text as the kernel formatted it; may hold several lines and any bytes.
+    pub text: Vec<u8>,
+}
+
+/// There is no log to be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// VMCOREINFO does not describe a log.
+    #[error("VMCOREINFO has no usable {key}")]
+    NotDescribed {
+        /// The key that is missing or makes no sense.
+        key: String,
+    },
+    /// The memory that holds the log's frame is not in the core.
+    #[error("the log's {part}: {absent}")]
+    Absent {
+        /// Which part.
+        part: &'static str,
+        /// What is not there.
+        absent: Absent,
+    },
+    /// The log claims a size that no kernel has.
+    #[error("the log's {part} claims {value}")]
+    BadValue {
+        /// Which part.
+        part: &'static str,
+        /// What it claims.
+        value: u64,
+    },
+}
+
+impl KernelLog {
+    /// Reads the log of the kernel that `vmcoreinfo` describes.
+    ///
+    /// # Errors
+    /// [`LogError`] if there is none that can be read.
+    pub fn read<M: PhysicalMemory>(space: &KernelSpace<M>, vmcoreinfo: &[u8]) -> Result<Self, LogError> {
+        if vmcoreinfo::symbol(vmcoreinfo, "prb").is_some() {
+            ring::read(space, vmcoreinfo)
+        } else {
+            records::read(space, vmcoreinfo)
+        }
+    }
+
+    /// The log as dmesg(1) shows it: each line behind the seconds since boot. Bytes that are not UTF-8 are replaced, control
+    /// characters are left to whoever shows the text.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for record in &self.records {
+            let micros = record.time_ns / 1000;
+            let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
+            for line in String::from_utf8_lossy(&record.text).split('\n') {
+                text.push_str(&format!("[{seconds:5}.{rest:06}] {line}\n"));
+            }
+        }
+        text
+    }
+
+    fn push(&mut self, record: Option<LogRecord>) {
+        match record {
+            Some(record) if self.records.len() < KERNEL_LOG_RECORDS_MAX => self.records.push(record),
+            _ => self.unreadable_records += 1,
+        }
+    }
+}
+
+/// The numbers of VMCOREINFO, by key.
+#[derive(Debug, Clone, Copy)]
+struct Described<'a>(&'a [u8]);
+
+impl Described<'_> {
+    fn symbol(self, name: &str) -> Result<u64, LogError> {
+        vmcoreinfo::symbol(self.0, name).ok_or_else(|| not_described(format!("SYMBOL({name})")))
+    }
+
+    /// The place of a field in its structure, at most a page.
+    fn offset(self, field: &str) -> Result<usize, LogError> {
+        self.small(format!("OFFSET({field})"))
+    }
+
+    /// The length of a structure, at most a page.
+    fn size(self, name: &str) -> Result<usize, LogError> {
+        self.small(format!("SIZE({name})"))
+    }
+
+    fn small(self, key: String) -> Result<usize, LogError> {
+        let value = vmcoreinfo::value(self.0, &key).and_then(|value| value.parse().ok());
+        value.filter(|value| *value <= 4096).ok_or_else(|| not_described(key))
+    }
+}
+
+fn not_described(key: String) -> LogError {
+    LogError::NotDescribed { key }
+}
+
+/// Turns an absent place into the error that names the part of the log.
+fn absent(part: &'static str) -> impl Fn(Absent) -> LogError {
+    move |absent| LogError::Absent { part, absent }
+}

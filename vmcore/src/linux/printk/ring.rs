@@ -1,0 +1,175 @@
+//! The ring buffer of Linux 5.10 and later: descriptors, an `info` beside each, and a ring of text blocks.
+
+use super::{Described, KernelLog, LogError, LogRecord, absent};
+use crate::bytes::{slice, u16_le, u64_le};
+use crate::image::PhysicalMemory;
+use crate::limits::KERNEL_LOG_BYTES_MAX;
+use crate::linux::space::KernelSpace;
+
+/// Descriptor identifiers are 62 bits wide; the two bits above are the state (`DESC_ID_MASK`).
+const ID_MASK: u64 = u64::MAX >> 2;
+/// Written, may still be extended (`desc_committed`).
+const COMMITTED: u64 = 1;
+/// Written and closed (`desc_finalized`).
+const FINALIZED: u64 = 2;
+/// A text block begins with the identifier of its descriptor (`struct prb_data_block`).
+const BLOCK_HEAD_LEN: u64 = 8;
+
+/// Where the fields of the structures are.
+#[derive(Debug)]
+struct Fields {
+    desc_len: usize,
+    state: usize,
+    text_begin: usize,
+    text_next: usize,
+    info_len: usize,
+    time: usize,
+    text_len: usize,
+}
+
+/// The ring, copied out of the guest.
+#[derive(Debug)]
+struct Ring {
+    fields: Fields,
+    descs: Vec<u8>,
+    infos: Vec<u8>,
+    text: Vec<u8>,
+    /// Descriptors, a power of two.
+    count: u64,
+}
+
+/// Reads the log at `SYMBOL(prb)`.
+pub(super) fn read<M: PhysicalMemory>(space: &KernelSpace<M>, vmcoreinfo: &[u8]) -> Result<KernelLog, LogError> {
+    let described = Described(vmcoreinfo);
+    let prb = space
+        .read_u64(described.symbol("prb")?)
+        .map_err(absent("pointer to the ring"))?;
+    let at = |outer: &str, inner: &str| -> Result<u64, LogError> {
+        Ok((described.offset(outer)? + described.offset(inner)?) as u64)
+    };
+    let desc_ring = |field: &str| at("printk_ringbuffer.desc_ring", &format!("prb_desc_ring.{field}"));
+    let data_ring = |field: &str| at("printk_ringbuffer.text_data_ring", &format!("prb_data_ring.{field}"));
+    let word = |offset: u64| space.read_u64(prb.wrapping_add(offset)).map_err(absent("ring head"));
+    let bits = |offset: u64| space.read_u32(prb.wrapping_add(offset)).map_err(absent("ring head"));
+    let counter = described.offset("atomic_long_t.counter")? as u64;
+
+    let fields = Fields::described(described)?;
+    let count = power_of_two("number of descriptors", bits(desc_ring("count_bits")?)?)?;
+    let text_len = power_of_two("text ring", bits(data_ring("size_bits")?)?)?;
+    let copy = |part, va, unit: usize, count: u64| copy(space, part, va, unit, count);
+    let ring = Ring {
+        descs: copy("descriptors", word(desc_ring("descs")?)?, fields.desc_len, count)?,
+        infos: copy("records", word(desc_ring("infos")?)?, fields.info_len, count)?,
+        text: copy("text ring", word(data_ring("data")?)?, 1, text_len)?,
+        fields,
+        count,
+    };
+    let head_id = word(desc_ring("head_id")? + counter)? & ID_MASK;
+    let tail_id = word(desc_ring("tail_id")? + counter)? & ID_MASK;
+    Ok(ring.log(tail_id, head_id))
+}
+
+impl Fields {
+    fn described(described: Described<'_>) -> Result<Self, LogError> {
+        let text_blk = described.offset("prb_desc.text_blk_lpos")?;
+        Ok(Self {
+            desc_len: described.size("prb_desc")?,
+            state: described.offset("prb_desc.state_var")? + described.offset("atomic_long_t.counter")?,
+            text_begin: text_blk + described.offset("prb_data_blk_lpos.begin")?,
+            text_next: text_blk + described.offset("prb_data_blk_lpos.next")?,
+            info_len: described.size("printk_info")?,
+            time: described.offset("printk_info.ts_nsec")?,
+            text_len: described.offset("printk_info.text_len")?,
+        })
+    }
+}
+
+impl Ring {
+    /// The records from the oldest descriptor to the newest.
+    fn log(&self, tail_id: u64, head_id: u64) -> KernelLog {
+        let mut log = KernelLog::default();
+        let used = (head_id.wrapping_sub(tail_id) & ID_MASK).min(self.count - 1);
+        for step in 0..=used {
+            let id = tail_id.wrapping_add(step) & ID_MASK;
+            // Another state: reserved for a writer that died with the guest, or given back. There is no record in it.
+            if let Some(COMMITTED | FINALIZED) = self.state(id) {
+                log.push(self.record(id));
+            }
+        }
+        log
+    }
+
+    /// The state of descriptor `id`, if the place belongs to it.
+    fn state(&self, id: u64) -> Option<u64> {
+        let state = u64_le(self.descriptor(id)?, self.fields.state)?;
+        (state & ID_MASK == id).then_some(state >> 62)
+    }
+
+    fn record(&self, id: u64) -> Option<LogRecord> {
+        let info = part(&self.infos, id % self.count, self.fields.info_len)?;
+        let text_len = u16_le(info, self.fields.text_len)?;
+        Some(LogRecord {
+            time_ns: u64_le(info, self.fields.time)?,
+            text: self.text(id, text_len.into())?.to_vec(),
+        })
+    }
+
+    /// The text block of descriptor `id`, cut to `text_len` bytes.
+    fn text(&self, id: u64, text_len: u64) -> Option<&[u8]> {
+        let descriptor = self.descriptor(id)?;
+        let begin = u64_le(descriptor, self.fields.text_begin)?;
+        let next = u64_le(descriptor, self.fields.text_next)?;
+        if begin & 1 == 1 {
+            // Odd positions are no positions (`NO_LPOS`, `FAILED_LPOS`): a record without text.
+            return (text_len == 0).then_some(&[]);
+        }
+        let ring_len = self.text.len() as u64;
+        let (mut first, mut end) = (begin % ring_len, next % ring_len);
+        if end == 0 {
+            end = ring_len;
+        } else if first > end {
+            // A block is never split: one that would pass the end of the ring starts at its beginning.
+            first = 0;
+        }
+        let room = end.checked_sub(first)?.checked_sub(BLOCK_HEAD_LEN)?;
+        let at = usize::try_from(first + BLOCK_HEAD_LEN).ok()?;
+        slice(&self.text, at, usize::try_from(text_len.min(room)).ok()?)
+    }
+
+    fn descriptor(&self, id: u64) -> Option<&[u8]> {
+        part(&self.descs, id % self.count, self.fields.desc_len)
+    }
+}
+
+/// Element `index` of an array of structures of `len` bytes.
+fn part(bytes: &[u8], index: u64, len: usize) -> Option<&[u8]> {
+    slice(bytes, usize::try_from(index).ok()?.checked_mul(len)?, len)
+}
+
+/// Two to the power of a `*_bits` field.
+fn power_of_two(part: &'static str, bits: u32) -> Result<u64, LogError> {
+    let value = 1_u64
+        .checked_shl(bits)
+        .filter(|value| *value <= KERNEL_LOG_BYTES_MAX as u64);
+    value.ok_or_else(|| LogError::BadValue {
+        part,
+        value: bits.into(),
+    })
+}
+
+/// Copies an array out of the guest.
+fn copy<M: PhysicalMemory>(
+    space: &KernelSpace<M>,
+    part: &'static str,
+    va: u64,
+    unit: usize,
+    count: u64,
+) -> Result<Vec<u8>, LogError> {
+    let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(unit));
+    let len = len
+        .filter(|len| *len <= KERNEL_LOG_BYTES_MAX)
+        .ok_or(LogError::BadValue { part, value: count })?;
+    let mut bytes = vec![0; len];
+    space.read(va, &mut bytes).map_err(absent(part))?;
+    Ok(bytes)
+}

@@ -1,0 +1,143 @@
+//! Kernel virtual addresses of a Linux guest, through its page tables (AMD64 Architecture Programmer's Manual vol. 2, 5.3).
+
+use crate::image::{Absent, PhysicalMemory};
+use crate::limits::PAGE_LEN;
+use crate::notes::vmcoreinfo;
+
+/// Where Linux maps its own image (arch/x86/include/asm/page_64_types.h, `__START_KERNEL_map`).
+pub const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+/// The image's part of the address space, in bytes (ibid., `KERNEL_IMAGE_SIZE` with KASLR).
+pub const KERNEL_IMAGE_LEN: u64 = 1 << 30;
+
+/// Page table entry: present.
+const PRESENT: u64 = 1;
+/// Page directory entry: it maps a large page itself.
+const LARGE: u64 = 1 << 7;
+/// The address in an entry: bits 12 to 51.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// VMCOREINFO does not say where the page tables are.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("VMCOREINFO has no usable {key}")]
+pub struct SpaceError {
+    /// The key that is missing or makes no sense.
+    pub key: &'static str,
+}
+
+/// The kernel's address space.
+#[derive(Debug, Clone)]
+pub struct KernelSpace<M> {
+    memory: M,
+    /// Physical address of the top page table.
+    root_gpa: u64,
+    /// Levels of page tables: 4 or 5.
+    levels: u32,
+    /// Physical address of [`START_KERNEL_MAP`]; wraps for kernels that are loaded below their link address.
+    phys_base: u64,
+    /// Bits of a table entry that are no address: AMD's memory encryption bit.
+    encryption_mask: u64,
+}
+
+impl<M: PhysicalMemory> KernelSpace<M> {
+    /// The address space that a VMCOREINFO text describes.
+    ///
+    /// # Errors
+    /// [`SpaceError`] if it lacks `NUMBER(phys_base)` or the symbol of the top page table.
+    pub fn new(memory: M, vmcoreinfo: &[u8]) -> Result<Self, SpaceError> {
+        let missing = |key| move || SpaceError { key };
+        let phys_base = vmcoreinfo::phys_base(vmcoreinfo).ok_or_else(missing("NUMBER(phys_base)"))?;
+        let root_va = vmcoreinfo::symbol(vmcoreinfo, "init_top_pgt")
+            .or_else(|| vmcoreinfo::symbol(vmcoreinfo, "swapper_pg_dir"))
+            .or_else(|| vmcoreinfo::symbol(vmcoreinfo, "init_level4_pgt"))
+            .ok_or_else(missing("SYMBOL(init_top_pgt)"))?;
+        let has_level_5 = vmcoreinfo::value(vmcoreinfo, "NUMBER(pgtable_l5_enabled)") == Some("1");
+        let encryption_mask = vmcoreinfo::value(vmcoreinfo, "NUMBER(sme_mask)").and_then(|mask| mask.parse().ok());
+        let mut space = Self {
+            memory,
+            root_gpa: 0,
+            levels: if has_level_5 { 5 } else { 4 },
+            phys_base: phys_base.cast_unsigned(),
+            encryption_mask: encryption_mask.unwrap_or(0),
+        };
+        space.root_gpa = space.image_gpa(root_va).ok_or_else(missing("SYMBOL(init_top_pgt)"))?;
+        Ok(space)
+    }
+
+    /// Fills `bytes` from kernel virtual address `va` on.
+    ///
+    /// # Errors
+    /// [`Absent`] if any of them is not mapped or not in the core.
+    pub fn read(&self, va: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+        let absent = Absent {
+            at: va,
+            len_bytes: bytes.len(),
+        };
+        let mut at = Some(va);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let here = at.ok_or(absent)?;
+            let (gpa, mapped) = self.translate(here).ok_or(absent)?;
+            let now = usize::try_from(mapped).map_or(rest.len(), |mapped| mapped.min(rest.len()));
+            let (part, later) = rest.split_at_mut_checked(now).ok_or(absent)?;
+            self.memory.read(gpa, part).map_err(|_| absent)?;
+            rest = later;
+            at = here.checked_add(now as u64);
+        }
+        Ok(())
+    }
+
+    /// A little-endian u64 at `va`.
+    ///
+    /// # Errors
+    /// As [`KernelSpace::read`].
+    pub fn read_u64(&self, va: u64) -> Result<u64, Absent> {
+        let mut bytes = [0; 8];
+        self.read(va, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// A little-endian u32 at `va`.
+    ///
+    /// # Errors
+    /// As [`KernelSpace::read`].
+    pub fn read_u32(&self, va: u64) -> Result<u32, Absent> {
+        let mut bytes = [0; 4];
+        self.read(va, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// The physical address of `va`, and how many bytes from there on are mapped in one piece.
+    #[must_use]
+    pub fn translate(&self, va: u64) -> Option<(u64, u64)> {
+        if let Some(gpa) = self.image_gpa(va) {
+            return Some((gpa, PAGE_LEN - va % PAGE_LEN));
+        }
+        let mut table_gpa = self.root_gpa;
+        for level in (0..self.levels).rev() {
+            let shift = 12 + 9 * level;
+            let entry = self.entry(table_gpa, va >> shift & 0x1ff)?;
+            // Only 2 MiB and 1 GiB pages exist besides those of the last level.
+            if level == 0 || (level <= 2 && entry & LARGE != 0) {
+                let len = 1_u64 << shift;
+                let base = entry & ADDRESS & !(len - 1);
+                return Some((base | (va % len), len - va % len));
+            }
+            table_gpa = entry & ADDRESS;
+        }
+        None
+    }
+
+    /// The physical address of a part of the kernel's image, which is mapped in one piece.
+    fn image_gpa(&self, va: u64) -> Option<u64> {
+        let offset = va.checked_sub(START_KERNEL_MAP)?;
+        (offset < KERNEL_IMAGE_LEN).then(|| offset.wrapping_add(self.phys_base))
+    }
+
+    /// A present entry of a table.
+    fn entry(&self, table_gpa: u64, index: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.memory.read(table_gpa.checked_add(index * 8)?, &mut bytes).ok()?;
+        let entry = u64::from_le_bytes(bytes) & !self.encryption_mask;
+        (entry & PRESENT != 0).then_some(entry)
+    }
+}
