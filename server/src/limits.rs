@@ -33,9 +33,37 @@ pub const CHUNK_BYTES: u64 = 1024 * 1024;
 /// Chunks that are hashed as their bytes come, at one time; a hasher has 2 KiB, and clients send in file order.
 pub const OPEN_HASHERS_MAX: usize = 64;
 
-/// Bytes written before the background write-back is asked for: half a second of a fast disk, so that the last sync
-/// fits well inside the 12 s that stock senders wait for the acknowledgement of FINISHED.
-pub const WRITE_BACK_BYTES: u64 = 64 * 1024 * 1024;
+/// What is written and not synced stays below what the disk takes in this time: a third of the 12 s that stock senders wait
+/// for the acknowledgement of FINISHED, which needs a last sync and the records.
+pub const BACKLOG_TIME: Duration = Duration::from_secs(4);
+
+/// So much may wait on the slowest disk: less would be synced burst by burst, at the price of the disk's latency.
+pub const BACKLOG_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// Bytes written before a sync is asked for on a slow disk: below, its latency would count for more than its rate.
+pub const SYNC_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// The same on a fast disk: half a second of it, so that the last sync is short.
+pub const SYNC_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Bytes that have waited for so long are synced however few they are.
+pub const SYNC_TIME: Duration = Duration::from_secs(1);
+
+/// A sync of fewer bytes says nothing about the disk's rate.
+pub const RATE_SAMPLE_BYTES: u64 = 2 * 1024 * 1024;
+
+/// The disk's rate in bytes per second before one was measured, milliseconds later on a fast disk: a slow one, so that the
+/// first second does no harm.
+pub const RATE_FIRST: u64 = 2 * 1024 * 1024;
+
+/// Acknowledgements of data are held no longer: stock senders send again after 1 s (`net.netdump.npolls`).
+pub const HOLD_MAX: Duration = Duration::from_millis(800);
+
+/// And no shorter, once they are: the sender's own tick is 0.5 ms, a sync takes milliseconds.
+pub const HOLD_MIN: Duration = Duration::from_millis(5);
+
+/// How often a session that holds acknowledgements looks whether they may go.
+pub const HOLD_LOOK: Duration = Duration::from_millis(10);
 
 /// Space set aside for the records of a core, so that they can be written on a full disk.
 pub const RESERVE_BYTES_MIN: u64 = 128 * 1024;

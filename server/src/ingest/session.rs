@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use netdump::{Accepted, FinishTicket, Kind, Rejected, Session, SessionEvent, Ticket};
@@ -11,7 +11,7 @@ use netdump::{Accepted, FinishTicket, Kind, Rejected, Session, SessionEvent, Tic
 use super::{Counters, Handle, Shared};
 use crate::admission::{Refused, Short};
 use crate::escape;
-use crate::limits::STOP_LOOK;
+use crate::limits::{HOLD_LOOK, STOP_LOOK};
 use crate::os::trains::{self, Datagram, TrainSender};
 use crate::store::examine::Ending;
 use crate::store::journal::SessionHead;
@@ -33,6 +33,8 @@ pub(super) struct SessionThread {
     /// Whether the sender is one of ours, once that was looked up in the present silence.
     is_ours: Option<bool>,
     last_refusal: Option<String>,
+    /// Since when acknowledgements of data are held, because the disk is behind.
+    held_since: Option<Instant>,
     acks_out: TrainSender,
 }
 
@@ -55,6 +57,7 @@ impl SessionThread {
             heard_at: Instant::now(),
             is_ours: None,
             last_refusal: None,
+            held_since: None,
             acks_out: TrainSender::new(),
         }
     }
@@ -94,7 +97,15 @@ impl SessionThread {
                 return Ok(());
             }
             self.session.handle_timeout(self.shared.now());
-            self.send_acks()?;
+            match self.disk_is_behind() {
+                Ok(true) => {}
+                Ok(false) => self.send_acks()?,
+                Err(ending) => {
+                    self.session.refuse();
+                    self.end(ending);
+                    return Ok(());
+                }
+            }
             match self.session.poll_event() {
                 Some(SessionEvent::LingerOver) => return Ok(()),
                 Some(SessionEvent::Silent) => {
@@ -113,9 +124,28 @@ impl SessionThread {
             return Ok(datagrams);
         }
         let until_deadline = self.session.poll_timeout().map(|at| at.since(self.shared.now()));
-        let patience = until_deadline.map_or(STOP_LOOK, |left| left.min(STOP_LOOK));
+        let look = if self.held_since.is_some() {
+            HOLD_LOOK
+        } else {
+            STOP_LOOK
+        };
+        let patience = until_deadline.map_or(look, |left| left.min(look));
         trains::wait(&self.handle.socket, patience)?;
         trains::receive_batch(&self.handle.socket, buffer)
+    }
+
+    /// Whether acknowledgements are still to be held because the disk is behind. They are held from the moment when
+    /// data came, so that each goes before its sender sends again.
+    fn disk_is_behind(&mut self) -> Result<bool, Ending> {
+        let hold = match &mut self.spool {
+            Some(spool) => spool.turn().map_err(storage)?,
+            None => Duration::ZERO,
+        };
+        let held = self.held_since.filter(|since| since.elapsed() < hold);
+        if held.is_none() {
+            self.held_since = None;
+        }
+        Ok(held.is_some())
     }
 
     /// Stores what came and gives the tickets back. An error is how the session ends.
@@ -149,6 +179,9 @@ impl SessionThread {
             && let Some(spool) = &mut self.spool
         {
             spool.first_page_is_at(page.offset, page.len_bytes).map_err(storage)?;
+        }
+        if !runs.is_empty() {
+            self.held_since.get_or_insert_with(Instant::now);
         }
         for run in runs {
             self.write_run(&run)?;

@@ -85,6 +85,11 @@ impl Journal {
         })
     }
 
+    /// The file, to be synced by another thread.
+    pub(crate) fn to_sync(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Records received bytes. A range that continues the last one only lengthens its record.
     pub(crate) fn received(&mut self, offset: u64, length: u64) -> io::Result<()> {
         if let Some((last_offset, last_length)) = self.last

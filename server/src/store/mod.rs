@@ -12,6 +12,7 @@ pub(crate) mod facts;
 pub(crate) mod journal;
 pub(crate) mod layout;
 pub(crate) mod manifest;
+mod pacing;
 pub(crate) mod recover;
 pub(crate) mod spool;
 pub(crate) mod verify;

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use netdump::Extents;
@@ -18,11 +19,10 @@ use super::examine::Ending;
 use super::facts::Facts;
 use super::journal::{Journal, SessionHead};
 use super::layout;
-use super::write_back::WriteBack;
+use super::pacing::Pacing;
+use super::write_back::{Synced, WriteBack};
 use crate::admission::{self, Account, Short};
-use crate::limits::{
-    EXTENTS_MAX, RESERVE_BYTES_MIN, RESERVE_BYTES_PER_CHUNK, RESERVE_BYTES_PER_EXTENT, WRITE_BACK_BYTES,
-};
+use crate::limits::{EXTENTS_MAX, RESERVE_BYTES_MIN, RESERVE_BYTES_PER_CHUNK, RESERVE_BYTES_PER_EXTENT};
 
 /// Space set aside for the kernel dump header: one block.
 const OBJECT_BYTES: u64 = 4096;
@@ -64,7 +64,7 @@ pub(crate) struct Spool {
     key: Object,
     reserve: Reserve,
     write_back: WriteBack,
-    unsynced_bytes: u64,
+    pacing: Pacing,
     /// Whether the first page had to be put into its place.
     repaired: bool,
     account: Account,
@@ -80,13 +80,18 @@ impl Spool {
         layout::make_dir(&dir).map_err(io_error("make", &dir))?;
         let path = dir.join(layout::JOURNAL);
         let journal = Journal::create(&path, head).map_err(io_error("write", &path))?;
+        let to_sync = journal.to_sync().map_err(io_error("use", &path))?;
         let path = dir.join(layout::RESERVE);
         let reserve = Reserve::create(&path).map_err(io_error("set aside space in", &path))?;
         let path = dir.join(layout::VMCORE_PART);
         let file = Arc::new(layout::new_file(&path).map_err(io_error("make", &path))?);
         Ok(Self {
             root: root.to_owned(),
-            write_back: WriteBack::new(Arc::clone(&file)),
+            write_back: WriteBack::new(Synced {
+                journal: to_sync,
+                file: Arc::clone(&file),
+                dirs: vec![dir.clone(), root.join(layout::SPOOL)],
+            }),
             kernel_header: Object::prepared(dir.join(layout::KERNEL_HEADER))?,
             key: Object::new(dir.join(layout::KEY)),
             dir,
@@ -96,7 +101,7 @@ impl Spool {
             chunks: Chunks::default(),
             received: Extents::new(EXTENTS_MAX),
             reserve,
-            unsynced_bytes: 0,
+            pacing: Pacing::default(),
             repaired: false,
             account,
         })
@@ -120,17 +125,27 @@ impl Spool {
         }
         let journal = |what| io_error(what, &self.dir.join(layout::JOURNAL));
         self.journal.received(offset, len_bytes).map_err(journal("write to"))?;
-        self.unsynced_bytes += len_bytes;
-        if let Some(mark) = self.write_back.poll().map_err(part("write back"))? {
-            self.journal.synced(mark).map_err(journal("write to"))?;
-        }
-        if self.unsynced_bytes >= WRITE_BACK_BYTES && self.write_back.is_idle() {
-            self.unsynced_bytes = 0;
-            self.write_back.start(self.journal.mark());
-        }
+        self.pacing.wrote(Instant::now(), len_bytes);
+        self.turn()?;
         let need = reserve_needed(self.chunks.len(), self.received.len());
         let reserve = io_error("set aside space in", &self.dir.join(layout::RESERVE));
         self.reserve.grow_to(need).map_err(reserve)
+    }
+
+    /// Looks after the write-back: to be called now and then also when nothing comes. Gives the time for which
+    /// acknowledgements of data are to be held, zero if they may go.
+    pub(crate) fn turn(&mut self) -> Result<Duration, SpoolError> {
+        let part = |what| io_error(what, &self.dir.join(layout::VMCORE_PART));
+        let now = Instant::now();
+        if let Some(mark) = self.write_back.poll().map_err(part("write back"))? {
+            self.pacing.sync_done(now);
+            let journal = io_error("write to", &self.dir.join(layout::JOURNAL));
+            self.journal.synced(mark).map_err(journal)?;
+        }
+        if self.pacing.is_sync_due(now) && self.write_back.start(self.journal.mark()) {
+            self.pacing.sync_started(now);
+        }
+        Ok(self.pacing.hold(now))
     }
 
     /// The dump's first page was sent to `offset` instead of 0, as the second dump after one boot does it. It is put
@@ -333,7 +348,7 @@ fn write_all_at(file: &File, offset: u64, slices: &[&[u8]]) -> io::Result<u64> {
             }
             group => {
                 let iov: Vec<IoSlice<'_>> = group.iter().map(|slice| IoSlice::new(slice)).collect();
-                len_u64(rustix::io::retry_on_intr(|| rustix::io::pwritev(file, &iov, at))?)
+                len_u64(write_vectored_at(file, &iov, at)?)
             }
         };
         if written < len_bytes {
@@ -350,6 +365,17 @@ fn write_all_at(file: &File, offset: u64, slices: &[&[u8]]) -> io::Result<u64> {
         at += len_bytes;
     }
     Ok(at - offset)
+}
+
+/// One pwritev(2). Through the C library, as the standard library's own calls go: there a fault can be put in between.
+fn write_vectored_at(file: &File, iov: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+    let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    loop {
+        match nix::sys::uio::pwritev(file, iov, offset) {
+            Err(nix::errno::Errno::EINTR) => {}
+            written => return Ok(written?),
+        }
+    }
 }
 
 /// Adds what was tried to an error of the system.

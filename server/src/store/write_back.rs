@@ -2,14 +2,30 @@
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
 
-/// Syncs one file on request. An error is final: what the kernel failed to write once may look written the next time.
+use super::layout;
+
+/// What is made durable, in this order.
+#[derive(Debug)]
+pub(crate) struct Synced {
+    /// The session's journal: a mark in it is worth nothing before the records in front of it are on the disk.
+    pub(crate) journal: File,
+    /// The file of the dump.
+    pub(crate) file: Arc<File>,
+    /// Directories that name the two: once is enough.
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
+/// Syncs one session on request. An error is final: what the kernel failed to write once may look written the next time
+/// (fsync(2), EIO), so that nothing here asks again.
 #[derive(Debug)]
 pub(crate) struct WriteBack {
-    file: Arc<File>,
+    /// Given to the thread when that starts.
+    synced: Option<Synced>,
     worker: Option<Worker>,
     /// What the journal calls the state that the running sync will make durable.
     running: Option<u64>,
@@ -24,30 +40,31 @@ struct Worker {
 }
 
 impl WriteBack {
-    pub(crate) fn new(file: Arc<File>) -> Self {
+    pub(crate) fn new(synced: Synced) -> Self {
         Self {
-            file,
+            synced: Some(synced),
             worker: None,
             running: None,
             failed: false,
         }
     }
 
-    /// Whether no sync runs.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.running.is_none()
-    }
-
-    /// Starts a sync; `mark` is handed back when it is done.
-    pub(crate) fn start(&mut self, mark: u64) {
-        if self.worker.is_none() {
-            self.worker = Worker::start(&self.file);
+    /// Starts a sync, if none runs; `mark` is handed back when it is done. Whether one was started.
+    pub(crate) fn start(&mut self, mark: u64) -> bool {
+        if self.running.is_some() {
+            return false;
         }
-        if let Some(worker) = &self.worker
-            && worker.requests.send(()).is_ok()
-        {
+        if let Some(synced) = self.synced.take() {
+            self.worker = Worker::start(synced);
+        }
+        let asked = self
+            .worker
+            .as_ref()
+            .is_some_and(|worker| worker.requests.send(()).is_ok());
+        if asked {
             self.running = Some(mark);
         }
+        asked
     }
 
     /// The mark of a sync that ended since the last call.
@@ -61,6 +78,7 @@ impl WriteBack {
                 Ok(Some(mark))
             }
             Ok(Err(why)) => {
+                self.running = None;
                 self.failed = true;
                 Err(why)
             }
@@ -69,15 +87,15 @@ impl WriteBack {
         }
     }
 
-    /// Waits for a running sync and ends the thread.
+    /// Waits for a running sync and ends the thread. An error if any sync failed.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         let Some(worker) = self.worker.take() else {
             return Ok(());
         };
         drop(worker.requests);
         let last = match self.running {
-            Some(_) if !self.failed => worker.results.recv().unwrap_or(Ok(())),
-            _ => Ok(()),
+            Some(_) => worker.results.recv().unwrap_or(Ok(())),
+            None => Ok(()),
         };
         let _ = worker.thread.join();
         if self.failed {
@@ -89,13 +107,12 @@ impl WriteBack {
 
 impl Worker {
     /// Starts the thread; without one, the last sync does all the work.
-    fn start(file: &Arc<File>) -> Option<Self> {
+    fn start(mut synced: Synced) -> Option<Self> {
         let (requests, work) = mpsc::channel();
         let (done, results) = mpsc::channel();
-        let file = Arc::clone(file);
         let run = move || {
             while work.recv().is_ok() {
-                if done.send(file.sync_data()).is_err() {
+                if done.send(synced.sync()).is_err() {
                     break;
                 }
             }
@@ -106,5 +123,16 @@ impl Worker {
             results,
             thread,
         })
+    }
+}
+
+impl Synced {
+    fn sync(&mut self) -> io::Result<()> {
+        self.journal.sync_data()?;
+        self.file.sync_data()?;
+        for dir in std::mem::take(&mut self.dirs) {
+            layout::sync_dir(&dir)?;
+        }
+        Ok(())
     }
 }
