@@ -4,13 +4,34 @@ use std::time::Duration;
 
 use crate::admission::{Rate, Share};
 
-/// Sessions at one time, those without data included. Each has a thread and a socket; 1024 of both are far below the
-/// usual limit of a process, and more hosts than that do not crash at once.
+/// Sessions at one time, each with a thread and a socket: more hosts than that do not crash at once.
 pub const SESSIONS_MAX: usize = 1024;
 
-/// A session without data this old gives its place to a newcomer when all places are taken: a real client sends data
-/// within milliseconds of the first acknowledgement, so that spoofed heralds cannot lock real ones out.
+/// A herald that has brought no data for so long gives its place to a newcomer when all places are taken: a real client
+/// sends data within milliseconds of the first acknowledgement, so that spoofed heralds cannot lock real ones out.
 pub const HALF_OPEN_KEPT: Duration = Duration::from_secs(2);
+
+/// Answered heralds that a receiver finds again after a restart; beyond that the oldest are written over.
+pub const ANSWERED_PLACES: usize = 1024;
+
+/// How long such a herald is remembered: stock clients repeat it for 12 s, and begin anew after that.
+pub const HALF_OPEN_FORGOTTEN: Duration = Duration::from_secs(15);
+
+/// A herald that comes again later than this was repeated by its sender, who hears nothing; stock clients do so after 1 s. One
+/// that comes sooner was doubled by the network.
+pub const REPEATED_AFTER: Duration = Duration::from_millis(500);
+
+/// A session that was heard from within this time is alive: stock clients send something every second.
+pub const ALIVE_FOR: Duration = Duration::from_secs(3);
+
+/// How long a session that outlived its receiver waits for its sender: stock clients and ours give up after 12 s.
+pub const RESUMED_KEPT: Duration = Duration::from_secs(15);
+
+/// Datagrams that reached the listening port and wait for their session, which takes them within milliseconds: several bursts.
+pub const INBOX_DATAGRAMS_MAX: usize = 256;
+
+/// Datagrams taken from the listening port before anything else is looked at.
+pub const HERALDS_AT_ONCE: usize = 256;
 
 /// Datagrams taken from a socket before anything is written: the most that a client has in flight.
 pub const BATCH_DATAGRAMS: usize = 64;
@@ -78,6 +99,9 @@ pub const RESERVE_BYTES_PER_EXTENT: u64 = 80;
 /// Separate ranges of the received bytes that are kept; a sender that leaves more holes than this is refused.
 pub const EXTENTS_MAX: usize = 1 << 20;
 
+/// Separate ranges of the kernel dump header and of the key: the largest comes in eight messages at the smallest MTU.
+pub const SMALL_EXTENTS_MAX: usize = 16;
+
 /// Longest text taken from a guest (panic, host name, label), in characters after escaping.
 pub const TEXT_CHARS_MAX: usize = 512;
 
@@ -114,7 +138,7 @@ pub const FREE_MIN: Share = Share::Percent(2);
 pub const GRANT_BYTES: u64 = 1024 * 1024;
 
 /// Sessions that have had nothing but a herald. A client goes on within milliseconds, so that even a thousand hosts that
-/// crash at once are never so many; each costs a thread and a socket.
+/// crash at once are never so many; each costs a socket.
 pub const HALF_OPEN_MAX: usize = 256;
 
 /// Sessions that one address may open: a guest needs one for each crash; behind address translation a whole rack has one

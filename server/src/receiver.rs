@@ -9,15 +9,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use api::CoreSummary;
-use netdump::AckPolicy;
+use netdump::{AckPolicy, Session};
 
 use crate::admission::{Admission, Limits};
 use crate::allow::Cidr;
 use crate::cores::LocalCores;
-use crate::ingest::{self, Counters, SessionRules, Shared};
-use crate::limits::SESSIONS_MAX;
+use crate::ingest::{Beginning, Counters, Door, SessionRules, Shared, SpoolOrLinger};
+use crate::limits::{HALF_OPEN_FORGOTTEN, SESSIONS_MAX};
+use crate::os;
 use crate::service::CoreCatalogue;
-use crate::store::{self, StoreError};
+use crate::store::answered::Answered;
+use crate::store::examine::Ending;
+use crate::store::{self, Resumable, StoreError};
 
 /// What a receiver needs to know.
 #[derive(Debug, Clone)]
@@ -84,8 +87,20 @@ pub struct Receiver {
     heralds: Vec<JoinHandle<()>>,
 }
 
+/// A session that cannot go on in this receiver.
+#[derive(Debug, thiserror::Error)]
+enum ResumeError {
+    #[error("its addresses cannot be read")]
+    Addresses,
+    #[error("nothing listens on {0} any more")]
+    NoDoor(SocketAddrV4),
+    #[error("its port cannot be had: {0}")]
+    Port(#[from] io::Error),
+}
+
 impl Receiver {
-    /// Opens the store, makes cores of sessions that an earlier receiver left, and starts to listen.
+    /// Opens the store, goes on with sessions that an earlier receiver left and whose senders may still be there, makes cores
+    /// of the others, and starts to listen.
     ///
     /// # Errors
     /// See [`ReceiverError`].
@@ -102,33 +117,47 @@ impl Receiver {
         {
             return Err(ReceiverError::AllowMissing { listen: *listen });
         }
+        os::raise_file_limit();
         let root = store::create(&dir)?;
-        let left_over = store::recover_left_over(&root)?;
-        if left_over > 0 {
-            tracing::info!("{left_over} sessions of an earlier receiver kept");
-        }
-        let cores = Arc::new(LocalCores::open(&root)?);
         let admission = Arc::new(Admission::new(allow, limits));
+        let left_over = store::recover_left_over(&root, rules.silent_after, &admission.ledger)?;
+        if left_over.kept > 0 {
+            tracing::info!("{} sessions of an earlier receiver kept", left_over.kept);
+        }
+        let opened = Answered::open(&root, HALF_OPEN_FORGOTTEN);
+        let (answered, heralds) = opened.map_err(|source| StoreError::Make {
+            path: root.display().to_string(),
+            source,
+        })?;
+        let cores = Arc::new(LocalCores::open(&root)?);
         admission.ledger.recount(cores.stored_bytes().into_iter());
-        let shared = Arc::new(Shared::new(
-            root,
-            admission,
-            rules,
-            cores,
-            Arc::new(Counters::default()),
-        ));
-        let mut receiver = Self {
-            shared,
-            addresses: Vec::new(),
-            heralds: Vec::new(),
-        };
+        let counters = Arc::new(Counters::default());
+        let shared = Arc::new(Shared::new(root, admission, rules, cores, counters, answered));
+        let mut doors = Vec::new();
         for address in listen {
-            let started = ingest::listen(&receiver.shared, address);
-            let (real, thread) = started.map_err(|source| ReceiverError::Listen {
+            let door = Door::open(&shared, address).map_err(|source| ReceiverError::Listen {
                 listen: address,
                 source,
             })?;
-            receiver.addresses.push(real);
+            doors.push(door);
+        }
+        for session in left_over.resumable {
+            resume_or_keep(&shared, &doors, session);
+        }
+        for herald in heralds {
+            if let Some(door) = doors.iter().find(|door| door.is_at(herald.dialled)) {
+                door.remember(&herald);
+            }
+        }
+        let mut receiver = Self {
+            shared,
+            addresses: doors.iter().map(|door| door.address()).collect(),
+            heralds: Vec::new(),
+        };
+        for door in doors {
+            let listen = door.address();
+            let thread = door.serve();
+            let thread = thread.map_err(|source| ReceiverError::Listen { listen, source })?;
             receiver.heralds.push(thread);
         }
         Ok(receiver)
@@ -198,4 +227,62 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         self.halt();
     }
+}
+
+/// Goes on with a session; what cannot go on becomes a core now.
+fn resume_or_keep(shared: &Arc<Shared>, doors: &[Arc<Door>], mut left_over: Resumable) {
+    let id = left_over.head.id.clone();
+    let why = match addresses(&left_over).and_then(|addresses| resume(shared, doors, &mut left_over, addresses)) {
+        Ok(()) => return,
+        Err(why) => why,
+    };
+    tracing::warn!(session = %id, "session cannot go on: {why}");
+    match left_over.spool.map(|spool| spool.commit(Ending::LeftOver, 0)) {
+        Some(Ok(kept)) => shared.cores.insert(kept.dir, &kept.manifest),
+        Some(Err(why)) => tracing::error!(session = %id, "no core could be made, the spool is left: {why}"),
+        None => {}
+    }
+    store::forget_lingering(&shared.root, &id);
+}
+
+/// Peer, dialled address and the session's own.
+fn addresses(left_over: &Resumable) -> Result<[SocketAddrV4; 3], ResumeError> {
+    let head = &left_over.head;
+    let parse = |text: &str| text.parse().map_err(|_| ResumeError::Addresses);
+    Ok([
+        parse(&head.client_addr)?,
+        parse(&head.server_addr)?,
+        parse(&head.session_addr)?,
+    ])
+}
+
+/// Binds the session's port again, and starts its thread.
+fn resume(
+    shared: &Arc<Shared>,
+    doors: &[Arc<Door>],
+    left_over: &mut Resumable,
+    [peer, dialled, local]: [SocketAddrV4; 3],
+) -> Result<(), ResumeError> {
+    let at_door = dialled.port() == local.port();
+    let door = doors.iter().find(|door| door.is_at(dialled)).filter(|_| at_door);
+    if at_door && door.is_none() {
+        return Err(ResumeError::NoDoor(dialled));
+    }
+    let socket = os::session_socket(local, peer, at_door)?;
+    let state = left_over.state.clone();
+    let what = match left_over.spool.take() {
+        Some(spool) => SpoolOrLinger::Spool(Box::new(spool)),
+        None => SpoolOrLinger::Linger(left_over.lock.take()),
+    };
+    let beginning = Beginning {
+        id: left_over.head.id.clone(),
+        peer,
+        dialled,
+        session: Session::resumed(shared.session_limits(), state, shared.now()),
+        socket,
+        door: door.map(Arc::clone),
+        left_over: Some(what),
+    };
+    beginning.begin(shared)?;
+    Ok(())
 }

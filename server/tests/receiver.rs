@@ -155,7 +155,7 @@ fn a_repeated_herald_is_answered_from_the_same_port_and_a_newcomer_runs_beside()
     first.data(0, &pattern(1448));
     // The same address and port, a dump already under way: another session, and the first one lives on.
     let second_port = first.herald_again(to, b"");
-    assert_ne!(second_port, port);
+    assert_ne!(second_port, port, "the listening port is in use by this very peer");
     first.data(1448, &pattern(1448));
     first.kernel_header(&header(2896));
     first.finish();

@@ -201,6 +201,18 @@ impl Account {
         Ok(())
     }
 
+    /// So much has been written by an earlier receiver, and is there whatever the limits say.
+    pub(crate) fn has_written(&mut self, bytes: u64) {
+        let mut sums = self.ledger.lock();
+        let granted = sums.granted.entry(self.guest).or_default();
+        *granted = granted.saturating_add(bytes);
+        sums.granted_total = sums.granted_total.saturating_add(bytes);
+        sums.used_total = sums.used_total.saturating_add(bytes);
+        self.granted_bytes += bytes;
+        self.used_bytes += bytes;
+        self.told_bytes += bytes;
+    }
+
     /// The dump will take so much in all: sets it aside if there is room.
     pub(crate) fn expect(&mut self, total_bytes: u64, space: Space) -> Result<(), Short> {
         match total_bytes.checked_sub(self.granted_bytes) {

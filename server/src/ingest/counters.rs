@@ -10,6 +10,14 @@ pub(crate) struct Counters {
     pub(crate) sessions: AtomicU64,
     /// Sessions that run or linger.
     pub(crate) sessions_now: AtomicU64,
+    /// Heralds that came, repeats among them.
+    pub(crate) heralds: AtomicU64,
+    /// Heralds that were answered and have brought no data yet.
+    pub(crate) half_open_now: AtomicU64,
+    /// Sessions that outlived the receiver they began with.
+    pub(crate) resumed: AtomicU64,
+    /// Datagrams that the kernel dropped because a socket's buffer was full.
+    pub(crate) kernel_drops: AtomicU64,
     /// Datagrams of sessions.
     pub(crate) packets: AtomicU64,
     /// Datagrams that came more than once.
@@ -35,6 +43,30 @@ impl Counters {
                 "gauge",
                 "Sessions that run or linger.",
                 &self.sessions_now,
+            ),
+            (
+                "coreferry_heralds_total",
+                "counter",
+                "Heralds that came.",
+                &self.heralds,
+            ),
+            (
+                "coreferry_sessions_half_open",
+                "gauge",
+                "Heralds answered that have brought no data yet.",
+                &self.half_open_now,
+            ),
+            (
+                "coreferry_sessions_resumed_total",
+                "counter",
+                "Sessions that went on after a restart of the receiver.",
+                &self.resumed,
+            ),
+            (
+                "coreferry_udp_receive_drops_total",
+                "counter",
+                "Datagrams the kernel dropped because a socket's buffer was full.",
+                &self.kernel_drops,
             ),
             (
                 "coreferry_packets_total",

@@ -1,30 +1,38 @@
 //! From the sockets to the store, on plain threads.
 //!
 //! ```text
-//! herald socket (20023) ── one thread per --listen ──► new session: socket on a fresh port, a thread of its own
-//!                                                      │ batch of datagrams ─► storage ─► acknowledgements
-//!                                                      └ FINISHED ─► commit ─► acknowledged ─► lingers
+//! listening socket (20023) ── one thread per --listen ──► answered herald: a socket on a fresh port, no thread, no file
+//!                                                          │ first data there, or (behind a translator) at the listening port
+//!                                                          ▼
+//!                                             session: a thread and a spool of its own
+//!                                                          │ batch of datagrams ─► storage ─► acknowledgements
+//!                                                          └ FINISHED ─► commit ─► acknowledged ─► lingers
 //! ```
 
 mod counters;
-mod herald;
+mod door;
+mod half_open;
+mod inbox;
 mod session;
 
 use std::net::{SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use netdump::{AckPolicy, Seqno};
+use netdump::{AckPolicy, SessionLimits};
 
 pub(crate) use counters::Counters;
-pub(crate) use herald::listen;
+pub(crate) use door::Door;
+pub(crate) use session::{Beginning, SpoolOrLinger};
 
-use crate::admission::{Admission, Again, Refused};
+use self::inbox::Inbox;
+use crate::admission::Admission;
 use crate::cores::LocalCores;
-use crate::limits::{HALF_OPEN_KEPT, RECOUNT_AFTER};
+use crate::limits::{EXTENTS_MAX, RECOUNT_AFTER};
+use crate::store::answered::Answered;
 
 /// How long sessions live, how many, and how they answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +60,10 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// Zero of the protocol's clock.
     pub(crate) epoch: Instant,
+    /// Heralds that were answered, for a receiver that takes over.
+    answered: Answered,
+    /// Where the next one is written down.
+    next_place: AtomicUsize,
     sessions: Mutex<Vec<Entry>>,
     /// When the stored cores were counted last.
     counted: Mutex<Instant>,
@@ -65,17 +77,22 @@ pub(crate) struct Shared {
 pub(crate) struct Handle {
     pub(crate) id: String,
     pub(crate) peer: SocketAddrV4,
+    /// Where its herald was sent to.
     pub(crate) dialled: SocketAddrV4,
-    pub(crate) seqno: Seqno,
-    pub(crate) herald: Vec<u8>,
+    /// Where its data is sent to.
+    pub(crate) local: SocketAddrV4,
     pub(crate) started: Instant,
     pub(crate) socket: UdpSocket,
-    /// It was let in when it came again.
-    pub(crate) again: Again,
-    /// Data, header, key or FINISHED came.
-    pub(crate) has_data: AtomicBool,
-    /// It is to give its place to another one.
-    pub(crate) evicted: AtomicBool,
+    inbox: Option<Inbox>,
+}
+
+impl Handle {
+    /// Hands on a datagram that came to the listening port.
+    fn forward(&self, datagram: &[u8]) {
+        if let Some(inbox) = &self.inbox {
+            inbox.put(datagram);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -91,6 +108,7 @@ impl Shared {
         rules: SessionRules,
         cores: Arc<LocalCores>,
         counters: Arc<Counters>,
+        answered: Answered,
     ) -> Self {
         Self {
             root,
@@ -100,6 +118,8 @@ impl Shared {
             counters,
             stop: AtomicBool::new(false),
             epoch: Instant::now(),
+            answered,
+            next_place: AtomicUsize::new(0),
             sessions: Mutex::new(Vec::new()),
             counted: Mutex::new(Instant::now()),
             kept: Mutex::new(0),
@@ -149,44 +169,33 @@ impl Shared {
         }
     }
 
-    /// The session that has had nothing but a herald from this peer to this address.
-    fn waiting_session(&self, peer: SocketAddrV4, dialled: SocketAddrV4) -> Option<Arc<Handle>> {
-        let sessions = self.lock_sessions();
-        let live = sessions
-            .iter()
-            .filter(|entry| !entry.thread.is_finished())
-            .map(|entry| &entry.handle);
-        live.rev()
-            .find(|handle| {
-                let same = handle.peer == peer && handle.dialled == dialled;
-                same && !handle.has_data.load(Ordering::Acquire) && !handle.evicted.load(Ordering::Acquire)
-            })
-            .map(Arc::clone)
+    /// What a session may use.
+    pub(crate) fn session_limits(&self) -> SessionLimits {
+        SessionLimits {
+            file_len_max: self.admission.file_len_max(&self.root),
+            silent_after: self.rules.silent_after,
+            linger: self.rules.linger,
+            ack_policy: self.rules.ack_policy,
+            extents_max: EXTENTS_MAX,
+            ..SessionLimits::default()
+        }
     }
 
-    /// Finds a place for a newcomer. When all are taken, the oldest session without data gives up its own: one that has
-    /// waited longer than clients do, or any that did not come again if the newcomer did. Those that were told to go are
-    /// gone within a moment, and no longer count.
-    fn find_place(&self, again: Again) -> Result<(), (Refused, usize)> {
-        let mut sessions = self.lock_sessions();
-        sessions.retain(|entry| !entry.thread.is_finished());
-        let stays = |entry: &&Entry| !entry.handle.evicted.load(Ordering::Acquire);
-        let is_half_open = |entry: &&Entry| stays(entry) && !entry.handle.has_data.load(Ordering::Acquire);
-        let half_open_max = self.admission.limits.half_open_max;
-        let short = if sessions.iter().filter(stays).count() >= self.rules.sessions_max {
-            (Refused::Sessions, self.rules.sessions_max)
-        } else if sessions.iter().filter(is_half_open).count() >= half_open_max {
-            (Refused::HalfOpen, half_open_max)
-        } else {
-            return Ok(());
-        };
-        let gives_way = |handle: &&Arc<Handle>| {
-            handle.started.elapsed() >= HALF_OPEN_KEPT || again == Again(true) && handle.again == Again(false)
-        };
-        let mut half_open = sessions.iter().filter(is_half_open).map(|entry| &entry.handle);
-        let handle = half_open.find(gives_way).ok_or(short)?;
-        handle.evicted.store(true, Ordering::Release);
-        Ok(())
+    /// The session of this peer on this port.
+    fn session_at(&self, peer: SocketAddrV4, local: SocketAddrV4) -> Option<Arc<Handle>> {
+        let sessions = self.lock_sessions();
+        let live = sessions.iter().filter(|entry| !entry.thread.is_finished());
+        let mut found = live.map(|entry| &entry.handle).rev();
+        found
+            .find(|handle| (handle.peer, handle.local) == (peer, local))
+            .cloned()
+    }
+
+    /// Whether all places for sessions are taken.
+    fn is_full(&self) -> bool {
+        let sessions = self.lock_sessions();
+        let live = sessions.iter().filter(|entry| !entry.thread.is_finished());
+        live.count() >= self.rules.sessions_max
     }
 
     /// Counts the stored cores anew for the limits on space; whether that was worth doing now.
@@ -198,6 +207,15 @@ impl Shared {
         *counted = Instant::now();
         self.admission.ledger.recount(self.cores.stored_bytes().into_iter());
         true
+    }
+
+    /// Counts what the kernel says to have dropped of a socket so far; `before` is what it said last.
+    fn count_drops(&self, before: &mut u32, now: u32) {
+        let more = now.wrapping_sub(*before);
+        if more > 0 && now > *before {
+            Counters::add(&self.counters.kernel_drops, u64::from(more));
+            *before = now;
+        }
     }
 
     fn lock_sessions(&self) -> MutexGuard<'_, Vec<Entry>> {

@@ -1,35 +1,130 @@
 //! One session: datagrams in batches, storage, then acknowledgements.
 
 use std::io;
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use netdump::server::SessionState;
 use netdump::{Accepted, FinishTicket, Kind, Rejected, Session, SessionEvent, Ticket};
 
-use super::{Counters, Handle, Shared};
+use super::door::{Arrival, Door};
+use super::inbox::Inbox;
+use super::{Counters, Entry, Handle, Shared};
 use crate::admission::{Refused, Short};
-use crate::escape;
-use crate::limits::{HOLD_LOOK, STOP_LOOK};
+use crate::limits::{ALIVE_FOR, HOLD_LOOK, RESUMED_KEPT, STOP_LOOK};
 use crate::os::trains::{self, Datagram, TrainSender};
 use crate::store::examine::Ending;
-use crate::store::journal::SessionHead;
+use crate::store::journal::{Journal, SessionHead};
 use crate::store::spool::{Spool, SpoolError};
+use crate::{escape, store};
 
 /// Room for a batch: datagrams are packed one behind the other, and a train of the largest length needs to fit.
 const BATCH_BYTES: usize = 256 * 1024;
 /// Acknowledgements sent by one call; the kernel takes at least 64 (UDP_MAX_SEGMENTS).
 const ACKS_AT_ONCE: usize = 64;
 
+/// A session that is about to begin, or to go on.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) id: String,
+    pub(crate) peer: SocketAddrV4,
+    /// Where the herald was sent to.
+    pub(crate) dialled: SocketAddrV4,
+    pub(crate) session: Session,
+    pub(crate) socket: UdpSocket,
+    /// The listening address, if the session has its port.
+    pub(crate) door: Option<Arc<Door>>,
+    /// What an earlier receiver left of it.
+    pub(crate) left_over: Option<SpoolOrLinger>,
+}
+
+/// What there is of a session that outlived its receiver.
+#[derive(Debug)]
+pub(crate) enum SpoolOrLinger {
+    /// What it has stored.
+    Spool(Box<Spool>),
+    /// It is a core; this is kept as long as it answers.
+    Linger(Option<Journal>),
+}
+
+impl Beginning {
+    /// Starts the session's thread, if there is a place for it.
+    pub(crate) fn begin(self, shared: &Arc<Shared>) -> io::Result<Arc<Handle>> {
+        let SocketAddr::V4(local) = self.socket.local_addr()? else {
+            return Err(io::Error::other("a session's socket has no IPv4 address"));
+        };
+        let handle = Arc::new(Handle {
+            id: self.id,
+            peer: self.peer,
+            dialled: self.dialled,
+            local,
+            started: Instant::now(),
+            socket: self.socket,
+            inbox: self.door.is_some().then(Inbox::new).transpose()?,
+        });
+        // Under the lock, so that the session cannot be missed by the next datagram.
+        let mut sessions = shared.lock_sessions();
+        sessions.retain(|entry| !entry.thread.is_finished());
+        if sessions.len() >= shared.rules.sessions_max {
+            let places = shared.rules.sessions_max;
+            let sentence = format!("all {places} places are taken");
+            shared.admission.refuse(handle.peer, Refused::Sessions, &sentence);
+            return Err(io::Error::other(format!("{} sessions run", shared.rules.sessions_max)));
+        }
+        let is_new = self.left_over.is_none();
+        let (spool, linger_lock) = match self.left_over {
+            Some(SpoolOrLinger::Spool(spool)) => (Some(*spool), None),
+            Some(SpoolOrLinger::Linger(lock)) => (None, lock),
+            None => (None, None),
+        };
+        let work = SessionThread {
+            shared: Arc::clone(shared),
+            handle: Arc::clone(&handle),
+            door: self.door,
+            session: self.session,
+            spool,
+            linger_lock,
+            awaited: !is_new,
+            heard_at: Instant::now(),
+            dropped: 0,
+            is_ours: None,
+            last_refusal: None,
+            held_since: None,
+            acks_out: TrainSender::new(),
+        };
+        let thread = thread::Builder::new()
+            .name("session".to_owned())
+            .spawn(move || work.run())?;
+        Counters::add(&shared.counters.sessions, u64::from(is_new));
+        Counters::add(&shared.counters.resumed, u64::from(!is_new));
+        shared.counters.sessions_now.fetch_add(1, Ordering::Relaxed);
+        sessions.push(Entry {
+            handle: Arc::clone(&handle),
+            thread,
+        });
+        Ok(handle)
+    }
+}
+
 /// The thread of one session.
 #[derive(Debug)]
-pub(super) struct SessionThread {
+struct SessionThread {
     shared: Arc<Shared>,
     handle: Arc<Handle>,
+    door: Option<Arc<Door>>,
     session: Session,
     spool: Option<Spool>,
+    /// Held until a session that was taken over when it lingered is over.
+    linger_lock: Option<Journal>,
+    /// It was taken over and its sender has not been heard since.
+    awaited: bool,
     heard_at: Instant,
+    /// What the kernel says to have dropped so far.
+    dropped: u32,
     /// Whether the sender is one of ours, once that was looked up in the present silence.
     is_ours: Option<bool>,
     last_refusal: Option<String>,
@@ -47,30 +142,35 @@ struct Run<'d> {
     tickets: Vec<Ticket>,
 }
 
-impl SessionThread {
-    pub(super) fn new(shared: Arc<Shared>, handle: Arc<Handle>, session: Session) -> Self {
-        Self {
-            shared,
-            handle,
-            session,
-            spool: None,
-            heard_at: Instant::now(),
-            is_ours: None,
-            last_refusal: None,
-            held_since: None,
-            acks_out: TrainSender::new(),
-        }
-    }
+/// How it goes on after a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// As before.
+    GoOn,
+    /// The sender has begun anew, and the listening port is wanted for that.
+    GiveWay,
+}
 
+impl SessionThread {
     /// Runs until the session is over, and makes a core of what came.
-    pub(super) fn run(mut self) {
+    fn run(mut self) {
         let (id, peer) = (self.handle.id.clone(), self.handle.peer);
-        tracing::info!(session = %id, %peer, "session begins");
+        if self.awaited {
+            tracing::info!(session = %id, %peer, "session goes on");
+        } else {
+            tracing::info!(session = %id, %peer, "session begins");
+        }
         if let Err(why) = self.serve() {
             tracing::error!(session = %id, %peer, "session failed: {why}");
             self.end(Ending::Storage(format!("the session's socket failed: {why}")));
         }
+        store::forget_lingering(&self.shared.root, &id);
+        drop(self.linger_lock.take());
         self.shared.counters.sessions_now.fetch_sub(1, Ordering::Relaxed);
+        if self.dropped > 0 {
+            let dropped = self.dropped;
+            tracing::warn!(session = %id, %peer, dropped, "the kernel dropped datagrams: raise net.core.rmem_max");
+        }
         tracing::info!(session = %id, %peer, "session over");
     }
 
@@ -79,22 +179,33 @@ impl SessionThread {
         let mut buffer = vec![0; BATCH_BYTES];
         self.send_acks()?;
         loop {
-            if self.shared.stopping() || self.handle.evicted.load(Ordering::Acquire) {
+            if self.shared.stopping() {
                 self.end(Ending::Stopped);
                 return Ok(());
             }
             let datagrams = self.receive_batch(&mut buffer)?;
-            if !datagrams.is_empty() {
-                self.heard_at = Instant::now();
-                self.is_ours = None;
-                if let Err(ending) = self.take_batch(&buffer, &datagrams) {
-                    self.session.refuse();
-                    self.end(ending);
+            if datagrams.is_empty() {
+                if self.is_silent_ours() {
+                    self.end(self.silent());
                     return Ok(());
                 }
-            } else if self.is_silent_ours() {
-                self.end(self.silent());
-                return Ok(());
+                if self.awaited && self.heard_at.elapsed() >= RESUMED_KEPT.min(self.shared.rules.silent_after) {
+                    self.end(Ending::LeftOver);
+                    return Ok(());
+                }
+            } else {
+                match self.take_batch(&buffer, &datagrams) {
+                    Ok(Next::GoOn) => {}
+                    Ok(Next::GiveWay) => {
+                        self.end(self.silent());
+                        return Ok(());
+                    }
+                    Err(ending) => {
+                        self.session.refuse();
+                        self.end(ending);
+                        return Ok(());
+                    }
+                }
             }
             self.session.handle_timeout(self.shared.now());
             match self.disk_is_behind() {
@@ -118,20 +229,31 @@ impl SessionThread {
     }
 
     /// Waits for a datagram, then takes all that are there, up to a burst. Gives them with their lengths.
-    fn receive_batch(&self, buffer: &mut [u8]) -> io::Result<Vec<Datagram>> {
-        let datagrams = trains::receive_batch(&self.handle.socket, buffer)?;
-        if !datagrams.is_empty() {
-            return Ok(datagrams);
+    fn receive_batch(&mut self, buffer: &mut [u8]) -> io::Result<Vec<Datagram>> {
+        for waits in [true, false] {
+            if let Some(inbox) = &self.handle.inbox {
+                let datagrams = inbox.take(buffer, self.handle.peer);
+                if !datagrams.is_empty() {
+                    return Ok(datagrams);
+                }
+            }
+            let mut dropped = self.dropped;
+            let datagrams = trains::receive_batch_counting(&self.handle.socket, buffer, &mut dropped)?;
+            self.shared.count_drops(&mut self.dropped, dropped);
+            if !datagrams.is_empty() || !waits {
+                return Ok(datagrams);
+            }
+            let until_deadline = self.session.poll_timeout().map(|at| at.since(self.shared.now()));
+            let look = if self.held_since.is_some() {
+                HOLD_LOOK
+            } else {
+                STOP_LOOK
+            };
+            let patience = until_deadline.map_or(look, |left| left.min(look));
+            let wake = self.handle.inbox.as_ref().map(Inbox::wake);
+            trains::wait_any(&self.handle.socket, wake, patience)?;
         }
-        let until_deadline = self.session.poll_timeout().map(|at| at.since(self.shared.now()));
-        let look = if self.held_since.is_some() {
-            HOLD_LOOK
-        } else {
-            STOP_LOOK
-        };
-        let patience = until_deadline.map_or(look, |left| left.min(look));
-        trains::wait(&self.handle.socket, patience)?;
-        trains::receive_batch(&self.handle.socket, buffer)
+        Ok(Vec::new())
     }
 
     /// Whether acknowledgements are still to be held because the disk is behind. They are held from the moment when
@@ -149,16 +271,26 @@ impl SessionThread {
     }
 
     /// Stores what came and gives the tickets back. An error is how the session ends.
-    fn take_batch(&mut self, buffer: &[u8], datagrams: &[Datagram]) -> Result<(), Ending> {
+    fn take_batch(&mut self, buffer: &[u8], datagrams: &[Datagram]) -> Result<Next, Ending> {
         Counters::add(&self.shared.counters.packets, datagrams.len() as u64);
+        let mut next = Next::GoOn;
         let before = self.session.stats().duplicate_messages;
         let mut runs: Vec<Run<'_>> = Vec::new();
         let mut finished = None;
         let mut at = 0;
-        for Datagram { len, .. } in datagrams {
+        for Datagram { len, from } in datagrams {
             let datagram = buffer.get(at..at + len).unwrap_or_default();
             at += len;
-            match self.session.handle_datagram(self.shared.now(), datagram) {
+            if *from != self.handle.peer {
+                // It came before the socket was connected.
+                self.pass_on(*from, datagram, true);
+                continue;
+            }
+            let accepted = self.session.handle_datagram(self.shared.now(), datagram);
+            if !matches!(accepted, Ok(Accepted::Herald) | Err(_)) {
+                (self.heard_at, self.is_ours, self.awaited) = (Instant::now(), None, false);
+            }
+            match accepted {
                 Ok(Accepted::Data {
                     offset, bytes, ticket, ..
                 }) => add_to_runs(&mut runs, offset, bytes, ticket),
@@ -172,8 +304,19 @@ impl SessionThread {
                 }
                 Ok(Accepted::Finished { ticket }) => finished = Some(ticket),
                 Ok(Accepted::Herald | Accepted::Repeated) => {}
+                Err(Rejected::HeraldAfterData) => {
+                    let over = self.is_over_for_newcomers();
+                    self.pass_on(*from, datagram, over);
+                    if over && self.door.is_some() {
+                        next = Next::GiveWay;
+                    }
+                }
                 Err(why) => self.note_refusal(&why),
             }
+        }
+        if !runs.is_empty() || self.spool.is_some() {
+            let point = self.session.resume_point();
+            self.spool()?.point(point).map_err(storage)?;
         }
         if let Some(page) = self.session.displaced_page()
             && let Some(spool) = &mut self.spool
@@ -190,13 +333,28 @@ impl SessionThread {
         }
         let duplicates = self.session.stats().duplicate_messages - before;
         Counters::add(&self.shared.counters.duplicate_packets, duplicates);
-        if self.session.has_data() {
-            self.handle.has_data.store(true, Ordering::Release);
+        if let Some(ticket) = finished {
+            self.finish(ticket)?;
         }
-        match finished {
-            Some(ticket) => self.finish(ticket),
-            None => Ok(()),
+        Ok(next)
+    }
+
+    /// Hands a datagram that is not this session's to the listening port, whose port this session has.
+    fn pass_on(&self, peer: SocketAddrV4, datagram: &[u8], port_is_free: bool) {
+        if let Some(door) = &self.door {
+            door.take(&Arrival {
+                peer,
+                dialled: *self.handle.dialled.ip(),
+                datagram,
+                port_is_free,
+            });
         }
+    }
+
+    /// Whether a herald of the same sender shows that this session is over: it lingers, or its sender has been silent for
+    /// longer than one that lives ever is. Before that a herald ends nothing.
+    fn is_over_for_newcomers(&self) -> bool {
+        self.session.state() == SessionState::Lingering || self.heard_at.elapsed() >= ALIVE_FOR
     }
 
     /// FINISHED came: makes the core, and acknowledges when everything is on disk.
@@ -302,6 +460,7 @@ impl SessionThread {
             id: self.handle.id.clone(),
             client_addr: self.handle.peer.to_string(),
             server_addr: self.handle.dialled.to_string(),
+            session_addr: self.handle.local.to_string(),
             herald_label: label(self.session.herald_payload()),
             started_at: format!("{started:.3}"),
         }

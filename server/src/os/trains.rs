@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -31,7 +31,13 @@ pub fn accept_trains(socket: &UdpSocket) {
 /// # Errors
 /// What poll(2) says.
 pub fn wait(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
-    let mut watched = [PollFd::new(socket, PollFlags::IN)];
+    wait_any(socket, None, patience)
+}
+
+/// The same, or until `wake` is readable.
+pub(crate) fn wait_any(socket: &UdpSocket, wake: Option<BorrowedFd<'_>>, patience: Duration) -> io::Result<()> {
+    let mut watched = vec![PollFd::new(socket, PollFlags::IN)];
+    watched.extend(wake.map(|wake| PollFd::from_borrowed_fd(wake, PollFlags::IN)));
     let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
     match poll(&mut watched, Some(&patience)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -48,6 +54,8 @@ struct Train {
     len: usize,
     /// Length of each but the last, at least 1.
     segment_len: usize,
+    /// Datagrams that the kernel had dropped before.
+    dropped: Option<u32>,
 }
 
 /// Takes the datagrams that are there, one behind the other in `buffer`, and never waits. Looks a bounded number of
@@ -57,6 +65,16 @@ struct Train {
 /// # Errors
 /// What recvmsg(2) says, if it is no error that passes.
 pub fn receive_batch(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Vec<Datagram>> {
+    receive_batch_counting(socket, buffer, &mut 0)
+}
+
+/// The same; `dropped` becomes what the kernel says that it dropped of this socket so far (SO_RXQ_OVFL, socket(7)), if it
+/// says anything.
+pub(crate) fn receive_batch_counting(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    dropped: &mut u32,
+) -> io::Result<Vec<Datagram>> {
     let mut datagrams = Vec::with_capacity(BATCH_DATAGRAMS);
     let mut at = 0;
     for _ in 0..BATCH_DATAGRAMS {
@@ -67,6 +85,7 @@ pub fn receive_batch(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Vec<Da
         let Some(train) = receive(socket, room)? else {
             break;
         };
+        *dropped = train.dropped.unwrap_or(*dropped);
         let mut rest = train.len;
         while rest > 0 {
             let len = rest.min(train.segment_len);
@@ -80,7 +99,7 @@ pub fn receive_batch(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Vec<Da
 
 /// The next datagrams of one sender, if there are any.
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Train>> {
-    let mut control = nix::cmsg_space!(i32);
+    let mut control = nix::cmsg_space!(i32, u32);
     let mut iov = [IoSliceMut::new(buffer)];
     let message = match recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::MSG_DONTWAIT)
     {
@@ -88,14 +107,19 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Train>> {
         Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(None),
         Err(why) => return Err(why.into()),
     };
-    let segment_len = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::UdpGroSegments(len) => usize::try_from(len).ok().filter(|len| *len > 0),
-        _ => None,
-    });
+    let (mut segment_len, mut dropped) = (None, None);
+    for control in message.cmsgs()? {
+        match control {
+            ControlMessageOwned::UdpGroSegments(len) => segment_len = usize::try_from(len).ok().filter(|len| *len > 0),
+            ControlMessageOwned::RxqOvfl(count) => dropped = Some(count),
+            _ => {}
+        }
+    }
     Ok(message.address.map(|from| Train {
         from: SocketAddrV4::new(from.ip(), from.port()),
         len: message.bytes,
         segment_len: segment_len.unwrap_or(message.bytes).max(1),
+        dropped,
     }))
 }
 

@@ -90,7 +90,11 @@ pub(crate) fn move_into_place(root: &Path, dir: &Path, manifest: &Manifest) -> R
     let place = layout::core_dir(root, time, &manifest.id);
     let month = layout::month_dir(root, time);
     layout::make_dirs_below(root, &month).map_err(failed("make", &month))?;
-    layout::remove_file(&dir.join(layout::JOURNAL)).map_err(failed("remove the journal of", dir))?;
+    // The sender may not have heard yet: a receiver that takes over within the next seconds answers it, by this.
+    let journal = dir.join(layout::JOURNAL);
+    if fs::rename(&journal, layout::linger_file(root, &manifest.id)).is_err() {
+        layout::remove_file(&journal).map_err(failed("remove the journal of", dir))?;
+    }
     layout::remove_file(&dir.join(layout::RESERVE)).map_err(failed("remove the reserve of", dir))?;
     layout::sync_dir(dir).map_err(failed("sync", dir))?;
     fs::rename(dir, &place).map_err(failed("move to its place", dir))?;

@@ -3,6 +3,8 @@
 //! ```text
 //! DIR/cores/<yyyy>/<mm>/<core-id>/   vmcore  info.txt  kdh.bin  manifest.json  [key.bin]
 //! DIR/spool/<session-id>/            vmcore.part  session.journal  [kdh.bin] [key.bin]
+//! DIR/resume/<session-id>.linger     the journal of a session that is a core already and still answers
+//! DIR/resume/answered                heralds that were answered and have no session yet
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -22,6 +24,8 @@ pub(crate) const DIR_MODE: u32 = 0o750;
 pub(crate) const CORES: &str = "cores";
 /// Running sessions.
 pub(crate) const SPOOL: &str = "spool";
+/// What a receiver needs that takes over at once, beside the spool.
+pub(crate) const RESUME: &str = "resume";
 /// The memory image of a finished core.
 pub(crate) const VMCORE: &str = "vmcore";
 /// The same while it is being received.
@@ -36,6 +40,10 @@ pub(crate) const KEY: &str = "key.bin";
 pub(crate) const INFO: &str = "info.txt";
 /// The truth about a core.
 pub(crate) const MANIFEST: &str = "manifest.json";
+/// End of the name of a journal whose session lingers.
+const LINGER_SUFFIX: &str = ".linger";
+/// Heralds that were answered and have no session yet.
+pub(crate) const ANSWERED: &str = "answered";
 /// Space set aside for the records.
 pub(crate) const RESERVE: &str = "reserve";
 
@@ -55,6 +63,16 @@ pub(crate) fn month_dir(root: &Path, received_at: Timestamp) -> PathBuf {
 /// The directory of a session.
 pub(crate) fn session_dir(root: &Path, id: &str) -> PathBuf {
     root.join(SPOOL).join(id)
+}
+
+/// The journal of a session whose core is safe and whose sender may still ask.
+pub(crate) fn linger_file(root: &Path, id: &str) -> PathBuf {
+    root.join(RESUME).join(format!("{id}{LINGER_SUFFIX}"))
+}
+
+/// The id of a [`linger_file`] by its name.
+pub(crate) fn linger_id(name: &str) -> Option<&str> {
+    name.strip_suffix(LINGER_SUFFIX).filter(|id| is_id(id))
 }
 
 /// Whether this is an id that we made: 36 characters, lower-case hexadecimal and dashes.

@@ -5,6 +5,7 @@
 //!                      └─ receiver died ─► recover ──┘
 //! ```
 
+pub(crate) mod answered;
 pub(crate) mod chunks;
 pub(crate) mod commit;
 pub(crate) mod examine;
@@ -13,13 +14,17 @@ pub(crate) mod journal;
 pub(crate) mod layout;
 pub(crate) mod manifest;
 mod pacing;
-pub(crate) mod recover;
+mod recover;
 pub(crate) mod spool;
 pub(crate) mod verify;
 mod write_back;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::admission::Ledger;
+pub(crate) use recover::{LeftOver, Resumable, forget_lingering};
 
 /// Why a directory cannot be used as a store.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +68,8 @@ pub(crate) fn open(root: &Path) -> Result<PathBuf, StoreError> {
 
 /// Makes `root` (but not its parents) and the directories in it.
 pub(crate) fn create(root: &Path) -> Result<PathBuf, StoreError> {
-    for path in [root.to_owned(), root.join(layout::CORES), root.join(layout::SPOOL)] {
+    let folders = [layout::CORES, layout::SPOOL, layout::RESUME].map(|name| root.join(name));
+    for path in [root.to_owned()].into_iter().chain(folders) {
         layout::make_dir(&path).map_err(|source| StoreError::Make {
             path: path.display().to_string(),
             source,
@@ -72,9 +78,10 @@ pub(crate) fn create(root: &Path) -> Result<PathBuf, StoreError> {
     Ok(root.to_owned())
 }
 
-/// Makes cores of the sessions that an earlier receiver left; gives their number.
-pub(crate) fn recover_left_over(root: &Path) -> Result<usize, StoreError> {
-    recover::recover(root).map_err(|source| StoreError::Recover {
+/// Looks at what an earlier receiver left: makes cores of the sessions that are over, and gives those whose senders may
+/// still be there. None of these is older than `silent_after`.
+pub(crate) fn recover_left_over(root: &Path, silent_after: Duration, ledger: &Ledger) -> Result<LeftOver, StoreError> {
+    recover::recover(root, silent_after, ledger).map_err(|source| StoreError::Recover {
         path: root.join(layout::SPOOL).display().to_string(),
         source,
     })

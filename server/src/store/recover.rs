@@ -1,59 +1,197 @@
-//! Sessions that a receiver left behind: made into incomplete cores when the next one starts.
+//! What a receiver left behind: sessions whose senders may still be there go on, of the others cores are made.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::net::SocketAddrV4;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use netdump::{Extents, Resumed};
 
 use super::chunks;
 use super::commit::{self, Session};
-use super::examine::Ending;
-use super::journal;
+use super::examine::{self, Ending};
+use super::journal::{self, Journal, Recovered, SessionHead};
 use super::layout;
 use super::manifest::Manifest;
+use super::spool::Spool;
+use crate::admission::Ledger;
 use crate::limits::HEAD_BYTES_MAX;
 
-/// Looks through the spool and makes a core of every session that has no receiver any more. What cannot be dealt with is
-/// logged and stays. Gives the number of cores made.
-pub(crate) fn recover(root: &Path) -> io::Result<usize> {
-    let mut made = 0;
+/// First bytes of a file that show whether it is a minidump.
+const BEGINS_LEN: usize = 32;
+
+/// What an earlier receiver left.
+#[derive(Debug, Default)]
+pub(crate) struct LeftOver {
+    /// Cores made of sessions that are over.
+    pub(crate) kept: usize,
+    /// Sessions that may go on.
+    pub(crate) resumable: Vec<Resumable>,
+}
+
+/// A session whose sender may still be there.
+#[derive(Debug)]
+pub(crate) struct Resumable {
+    pub(crate) head: SessionHead,
+    /// For the protocol.
+    pub(crate) state: Resumed,
+    /// What it stored; none when that is a core already, and only FINISHED is to be answered.
+    pub(crate) spool: Option<Spool>,
+    /// Keeps the session locked as long as it lingers.
+    pub(crate) lock: Option<Journal>,
+}
+
+/// Looks through the spool. Sessions that were heard from within `silent_after` may go on; of every other one that has no
+/// receiver any more a core is made. What cannot be dealt with is logged and stays.
+pub(crate) fn recover(root: &Path, silent_after: Duration, ledger: &Ledger) -> io::Result<LeftOver> {
+    let mut left_over = LeftOver::default();
     for entry in fs::read_dir(root.join(layout::SPOOL))? {
         let entry = entry?;
         let is_session = entry.file_name().to_str().is_some_and(layout::is_id);
         if !is_session || !entry.path().is_dir() {
             continue;
         }
-        match recover_one(root, &entry.path()) {
-            Ok(true) => made += 1,
-            Ok(false) => {}
+        match recover_one(root, &entry.path(), silent_after, ledger) {
+            Ok(Found::Core) => left_over.kept += 1,
+            Ok(Found::Running(session)) => left_over.resumable.push(*session),
+            Ok(Found::Nothing) => {}
             Err(why) => tracing::error!(session = %entry.path().display(), "left-over session stays: {why}"),
         }
     }
-    Ok(made)
+    for entry in fs::read_dir(root.join(layout::RESUME))? {
+        let entry = entry?;
+        if entry.file_name().to_str().and_then(layout::linger_id).is_none() {
+            continue;
+        }
+        match lingering(&entry.path(), silent_after) {
+            Ok(Some(session)) => left_over.resumable.push(session),
+            Ok(None) => {}
+            Err(why) => tracing::error!(journal = %entry.path().display(), "lingering session stays: {why}"),
+        }
+    }
+    Ok(left_over)
 }
 
-/// Deals with one directory; whether a core was made of it.
-fn recover_one(root: &Path, dir: &Path) -> Result<bool, Box<dyn std::error::Error>> {
+/// What a session directory turned out to be.
+enum Found {
+    /// Nothing, or it has its receiver.
+    Nothing,
+    /// It is a core now.
+    Core,
+    /// Its sender may still be there.
+    Running(Box<Resumable>),
+}
+
+/// Deals with one directory.
+fn recover_one(
+    root: &Path,
+    dir: &Path,
+    silent_after: Duration,
+    ledger: &Ledger,
+) -> Result<Found, Box<dyn std::error::Error>> {
     if dir.join(layout::MANIFEST).exists() {
         let manifest = Manifest::read(dir)?;
         commit::move_into_place(root, dir, &manifest)?;
-        return Ok(true);
+        return Ok(Found::Core);
     }
     let path = dir.join(layout::JOURNAL);
     if !path.exists() {
         // Its receiver ended before it had written anything.
         fs::remove_dir_all(dir)?;
-        return Ok(false);
+        return Ok(Found::Nothing);
     }
-    let recovered = match journal::take_over(&path) {
-        Ok(None) => return Ok(false),
-        Ok(Some(recovered)) => recovered,
+    let is_young = is_younger(&path, silent_after)?;
+    let (recovered, journal) = match journal::take_over(&path) {
+        Ok(None) => return Ok(Found::Nothing),
+        Ok(Some(taken)) => taken,
         Err(why) if why.kind() == io::ErrorKind::InvalidData || why.kind() == io::ErrorKind::UnexpectedEof => {
             fs::remove_dir_all(dir)?;
-            return Ok(false);
+            return Ok(Found::Nothing);
         }
         Err(why) => return Err(why.into()),
     };
+    if recovered.is_same_boot && is_young {
+        return Ok(Found::Running(Box::new(resumable(
+            root, dir, recovered, journal, ledger,
+        )?)));
+    }
+    let made = make_core(root, dir, recovered)?;
+    drop(journal);
+    Ok(if made { Found::Core } else { Found::Nothing })
+}
+
+/// A session that goes on.
+fn resumable(
+    root: &Path,
+    dir: &Path,
+    recovered: Recovered,
+    journal: Journal,
+    ledger: &Ledger,
+) -> Result<Resumable, Box<dyn std::error::Error>> {
+    let file = open_part(dir)?;
+    let state = resumed(&recovered, &file, false);
+    let client: SocketAddrV4 = recovered.head.client_addr.parse()?;
+    let mut account = ledger.open(*client.ip());
+    account.has_written(recovered.received.covered_bytes());
+    let spool = Spool::resume(root, dir, &recovered, journal, file, account)?;
+    Ok(Resumable {
+        head: recovered.head,
+        state,
+        spool: Some(spool),
+        lock: None,
+    })
+}
+
+/// The session behind a journal that was kept to answer FINISHED; none when nobody asks any more.
+fn lingering(path: &Path, silent_after: Duration) -> io::Result<Option<Resumable>> {
+    let is_young = is_younger(path, silent_after)?;
+    match journal::take_over(path) {
+        // Another receiver of this directory has it.
+        Ok(None) => Ok(None),
+        Ok(Some((recovered, journal))) if is_young && recovered.is_same_boot => {
+            let nothing: Option<&File> = None;
+            let state = resumed(&recovered, nothing, true);
+            Ok(Some(Resumable {
+                head: recovered.head,
+                state,
+                spool: None,
+                lock: Some(journal),
+            }))
+        }
+        Ok(Some(_)) => layout::remove_file(path).map(|()| None),
+        Err(why) if why.kind() == io::ErrorKind::InvalidData => layout::remove_file(path).map(|()| None),
+        Err(why) => Err(why),
+    }
+}
+
+/// What the protocol needs to know.
+fn resumed<'f>(recovered: &Recovered, file: impl Into<Option<&'f File>>, is_durable: bool) -> Resumed {
+    let first = recovered.received.iter().next().map_or(0, |range| range.start);
+    let mut begins = vec![0; BEGINS_LEN];
+    let read = file.into().map_or(Ok(0), |file| file.read_at(&mut begins, first));
+    begins.truncate(read.unwrap_or(0));
+    Resumed {
+        point: recovered.point,
+        data: recovered.received.clone(),
+        kernel_header: recovered.kernel_header.clone(),
+        key: recovered.key.clone(),
+        displaced: recovered.displaced,
+        begins,
+        is_durable,
+    }
+}
+
+/// Whether a file was written to within this time; a clock that was set back makes it young.
+fn is_younger(path: &Path, than: Duration) -> io::Result<bool> {
+    let written_at = fs::metadata(path)?.modified()?;
+    Ok(written_at.elapsed().is_ok_and(|age| age < than) || written_at.elapsed().is_err())
+}
+
+/// Makes a core of what came; whether anything had.
+fn make_core(root: &Path, dir: &Path, recovered: Recovered) -> Result<bool, Box<dyn std::error::Error>> {
     let kernel_header = small_file(&dir.join(layout::KERNEL_HEADER))?;
     let key = small_file(&dir.join(layout::KEY))?;
     let received = recovered.received;
@@ -74,11 +212,12 @@ fn recover_one(root: &Path, dir: &Path) -> Result<bool, Box<dyn std::error::Erro
         kernel_header,
         key,
         duplicate_packets: 0,
-        repaired: false,
+        repaired: recovered.displaced.is_some(),
     };
     let kept = commit::commit(session, Ending::LeftOver)?;
     tracing::info!(core = %kept.manifest.id, state = %kept.manifest.state, "left-over session kept");
-    drop(recovered.lock);
+    // Its sender is long gone.
+    layout::remove_file(&layout::linger_file(root, &kept.manifest.id))?;
     Ok(true)
 }
 
@@ -92,8 +231,8 @@ fn open_part(dir: &Path) -> io::Result<File> {
 }
 
 /// What of `received` the file really has: after a loss of power it may be shorter.
-fn examine_len(file: &File, received: &netdump::Extents) -> io::Result<netdump::Extents> {
-    Ok(super::examine::cut(received, file.metadata()?.len()))
+fn examine_len(file: &File, received: &Extents) -> io::Result<Extents> {
+    Ok(examine::cut(received, file.metadata()?.len()))
 }
 
 /// A small file; empty when it is not there.
@@ -106,5 +245,13 @@ fn small_file(path: &Path) -> io::Result<Vec<u8>> {
         }
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(bytes),
         Err(why) => Err(why),
+    }
+}
+
+/// Removes what answers a session's sender after a restart: it has been answered for long enough.
+pub(crate) fn forget_lingering(root: &Path, id: &str) {
+    let path: PathBuf = layout::linger_file(root, id);
+    if let Err(why) = layout::remove_file(&path) {
+        tracing::warn!(path = %path.display(), "cannot be removed: {why}");
     }
 }

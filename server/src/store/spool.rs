@@ -1,28 +1,30 @@
 //! The directory of a running session: bytes go to `vmcore.part`, their ranges to the journal, and only then may they be
 //! acknowledged.
 
-use std::fs::File;
-use std::io::{self, IoSlice};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Read as _};
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use netdump::Extents;
+use netdump::{Extents, ResumePoint};
 use rustix::fs::FallocateFlags;
 
 use super::chunks::Chunks;
 use super::commit::{self, CommitError, Kept, Session};
 use super::examine::Ending;
 use super::facts::Facts;
-use super::journal::{Journal, SessionHead};
+use super::journal::{Journal, Recovered, SessionHead};
 use super::layout;
 use super::pacing::Pacing;
 use super::write_back::{Synced, WriteBack};
 use crate::admission::{self, Account, Short};
-use crate::limits::{EXTENTS_MAX, RESERVE_BYTES_MIN, RESERVE_BYTES_PER_CHUNK, RESERVE_BYTES_PER_EXTENT};
+use crate::limits::{
+    CHUNK_BYTES, EXTENTS_MAX, HEAD_BYTES_MAX, RESERVE_BYTES_MIN, RESERVE_BYTES_PER_CHUNK, RESERVE_BYTES_PER_EXTENT,
+};
 
 /// Space set aside for the kernel dump header: one block.
 const OBJECT_BYTES: u64 = 4096;
@@ -107,6 +109,56 @@ impl Spool {
         })
     }
 
+    /// Goes on with a session whose receiver died: what it stored counts, and is hashed when the session ends.
+    pub(crate) fn resume(
+        root: &Path,
+        dir: &Path,
+        recovered: &Recovered,
+        journal: Journal,
+        file: File,
+        account: Account,
+    ) -> Result<Self, SpoolError> {
+        let mut chunks = Chunks::default();
+        for range in &recovered.received {
+            (range.start / CHUNK_BYTES..range.end.div_ceil(CHUNK_BYTES))
+                .for_each(|index| chunks.touched(index * CHUNK_BYTES));
+        }
+        let path = dir.join(layout::RESERVE);
+        let reserve = Reserve::reopen(&path).map_err(io_error("set aside space in", &path))?;
+        let file = Arc::new(file);
+        let path = dir.join(layout::JOURNAL);
+        let to_sync = journal.to_sync().map_err(io_error("use", &path))?;
+        let mut pacing = Pacing::default();
+        // None of it may have reached the disk.
+        pacing.wrote(Instant::now(), recovered.received.covered_bytes());
+        Ok(Self {
+            root: root.to_owned(),
+            write_back: WriteBack::new(Synced {
+                journal: to_sync,
+                file: Arc::clone(&file),
+                dirs: vec![dir.to_owned(), root.join(layout::SPOOL)],
+            }),
+            kernel_header: Object::reopen(dir.join(layout::KERNEL_HEADER))?,
+            key: Object::reopen(dir.join(layout::KEY))?,
+            dir: dir.to_owned(),
+            head: recovered.head.clone(),
+            file,
+            journal,
+            chunks,
+            received: recovered.received.clone(),
+            reserve,
+            pacing,
+            repaired: recovered.displaced.is_some(),
+            account,
+        })
+    }
+
+    /// Records where the sender is in its bursts: before the bytes of the burst are stored.
+    pub(crate) fn point(&mut self, point: ResumePoint) -> Result<(), SpoolError> {
+        let journal = io_error("write to", &self.dir.join(layout::JOURNAL));
+        self.journal.point(point).map_err(journal)
+    }
+
     /// Stores bytes that follow each other in the file, from `offset` on. When this returns they outlive this process.
     pub(crate) fn write_run(&mut self, offset: u64, slices: &[&[u8]]) -> Result<(), SpoolError> {
         let part = |what| io_error(what, &self.dir.join(layout::VMCORE_PART));
@@ -168,12 +220,18 @@ impl Spool {
 
     /// Stores bytes of the kernel dump header.
     pub(crate) fn kernel_header(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
-        self.kernel_header.write(offset, bytes)
+        self.kernel_header.write(offset, bytes)?;
+        let journal = io_error("write to", &self.dir.join(layout::JOURNAL));
+        self.journal
+            .kernel_header(offset, len_u64(bytes.len()))
+            .map_err(journal)
     }
 
     /// Stores bytes of the key.
     pub(crate) fn key(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
-        self.key.write(offset, bytes)
+        self.key.write(offset, bytes)?;
+        let journal = io_error("write to", &self.dir.join(layout::JOURNAL));
+        self.journal.key(offset, len_u64(bytes.len())).map_err(journal)
     }
 
     /// Whether the file that is coming names a dump of one of our own senders.
@@ -272,6 +330,21 @@ impl Object {
         })
     }
 
+    /// One that a receiver left behind.
+    fn reopen(path: PathBuf) -> Result<Self, SpoolError> {
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => Some(file),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => None,
+            Err(why) => return Err(io_error("open", &path)(why)),
+        };
+        let mut bytes = Vec::new();
+        if let Some(file) = &file {
+            let read = file.take(HEAD_BYTES_MAX).read_to_end(&mut bytes);
+            read.map_err(io_error("read", &path))?;
+        }
+        Ok(Self { path, file, bytes })
+    }
+
     /// Takes bytes; the protocol's session has bounded `offset` to a few KiB.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
         let file = match &mut self.file {
@@ -305,6 +378,21 @@ impl Reserve {
             file: layout::new_file(path)?,
             len_bytes: 0,
         };
+        reserve.grow_to(RESERVE_BYTES_MIN)?;
+        Ok(reserve)
+    }
+
+    /// That of a session whose receiver died.
+    fn reopen(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(layout::FILE_MODE)
+            .open(path)?;
+        let len_bytes = file.metadata()?.len();
+        let mut reserve = Self { file, len_bytes };
         reserve.grow_to(RESERVE_BYTES_MIN)?;
         Ok(reserve)
     }
