@@ -1,9 +1,13 @@
-//! A core's memory by guest physical address.
+//! An ELF core as a whole: its head, its notes, and its memory by guest physical address.
 
-use crate::reader::LoadSegment;
+use crate::limits::READ_START_LEN_MAX;
+use crate::reader::{CoreHead, LoadSegment, ReadError};
 
 /// Bytes of a file, as far as they are there.
 pub trait FileBytes {
+    /// Length of the file in bytes.
+    fn len_bytes(&self) -> u64;
+
     /// Fills `bytes` from `file_offset` on.
     ///
     /// # Errors
@@ -28,6 +32,57 @@ pub struct Absent {
     pub at: u64,
     /// How many were asked for.
     pub len_bytes: usize,
+}
+
+/// Why a file cannot be used as a core.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// Its beginning is not there.
+    #[error("the beginning of the core: {0}")]
+    Absent(#[from] Absent),
+    /// It is no ELF core that can be read.
+    #[error(transparent)]
+    Head(#[from] ReadError),
+}
+
+/// An ELF core.
+#[derive(Debug, Clone)]
+pub struct CoreImage<F> {
+    /// Its segments.
+    pub head: CoreHead,
+    /// The bytes of its notes, for [`crate::reader::CoreNotes::parse`].
+    pub notes: Vec<u8>,
+    /// Its memory.
+    pub memory: CoreMemory<F>,
+}
+
+impl<F: FileBytes> CoreImage<F> {
+    /// Reads head and notes of `file`.
+    ///
+    /// # Errors
+    /// [`ImageError`] if it is no ELF core, or its head is not there.
+    pub fn open(file: F) -> Result<Self, ImageError> {
+        const FIRST_LEN: u64 = 16 << 10;
+        let mut wanted = FIRST_LEN;
+        loop {
+            let len = wanted.min(file.len_bytes());
+            let mut start = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+            file.read_at(0, &mut start)?;
+            let read = CoreHead::parse(&start).and_then(|head| Ok((head.notes_in(&start)?.to_vec(), head)));
+            match read {
+                Err(ReadError::NeedMore { needed, .. })
+                    if needed > len && (len == wanted && needed <= READ_START_LEN_MAX) =>
+                {
+                    wanted = needed;
+                }
+                Ok((notes, head)) => {
+                    let memory = CoreMemory::new(file, &head.loads);
+                    return Ok(Self { head, notes, memory });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 /// The memory of an ELF core.
@@ -101,6 +156,16 @@ impl<M: PhysicalMemory + ?Sized> PhysicalMemory for &M {
     }
 }
 
+impl<F: FileBytes + ?Sized> FileBytes for Box<F> {
+    fn len_bytes(&self) -> u64 {
+        (**self).len_bytes()
+    }
+
+    fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+        (**self).read_at(file_offset, bytes)
+    }
+}
+
 fn usize_at_most(value: u64, most: usize) -> usize {
     usize::try_from(value).map_or(most, |value| value.min(most))
 }
@@ -110,6 +175,10 @@ mod tests {
     use super::*;
 
     impl FileBytes for Vec<u8> {
+        fn len_bytes(&self) -> u64 {
+            self.len() as u64
+        }
+
         fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
             let at = usize::try_from(file_offset).unwrap();
             let found = self.get(at..at.saturating_add(bytes.len())).ok_or(Absent {
@@ -129,6 +198,42 @@ mod tests {
             file_len_bytes,
             memory_len_bytes,
         }
+    }
+
+    #[test]
+    fn a_core_whose_head_is_far_longer_than_most_is_opened() {
+        let count = 2000_u16;
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        file.extend([4, 0, 62, 0, 1, 0, 0, 0]);
+        file.extend([0; 8]);
+        file.extend(64_u64.to_le_bytes());
+        file.extend([0; 12]);
+        for value in [64_u16, 56, count, 0, 0, 0] {
+            file.extend(value.to_le_bytes());
+        }
+        for index in 0..u64::from(count) {
+            file.extend(1_u32.to_le_bytes());
+            file.extend(7_u32.to_le_bytes());
+            for value in [0, 0, index << 12, 64, 4096, 0] {
+                file.extend(u64::to_le_bytes(value));
+            }
+        }
+        assert!(file.len() > 100_000);
+        let image = CoreImage::open(file.clone()).unwrap();
+        assert_eq!((image.head.loads.len(), image.notes.len()), (2000, 0));
+        let mut magic = [0; 4];
+        image.memory.read(1999 << 12, &mut magic).unwrap();
+        assert_eq!(&magic, b"\x7fELF");
+        file.truncate(100_000);
+        assert!(matches!(
+            CoreImage::open(file),
+            Err(ImageError::Head(ReadError::NeedMore { .. }))
+        ));
+        assert!(matches!(
+            CoreImage::open(vec![1; 100]),
+            Err(ImageError::Head(ReadError::NotACore))
+        ));
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub const PROGRAM_HEADERS_MAX: usize = 65_534;
 /// QEMU's paging dump of a 512 MiB guest had 65,710; four times that is 14 MiB of table, still harmless.
 pub const READ_PROGRAM_HEADERS_MAX: usize = 262_144;
 
+/// Most bytes that are read from the beginning of someone else's core for its head and notes: the longest table, and
+/// registers of the most vCPUs with room to spare.
+pub const READ_START_LEN_MAX: u64 = 64 << 20;
+
 /// Longest VMCOREINFO text that is kept, in bytes. Linux caps it at one page (VMCOREINFO_BYTES), 64 KiB at most.
 pub const VMCOREINFO_LEN_MAX: usize = 65_536;
 
