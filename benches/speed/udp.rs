@@ -133,6 +133,8 @@ impl Way {
                 }
                 flags = MsgFlags::MSG_DONTWAIT;
             }
+            // Answers that were taken for lost and come late count, too.
+            sent = sent.max(answered);
         }
         Ok(start.elapsed())
     }
