@@ -125,7 +125,12 @@ impl Apt {
         let name = names
             .max_by_key(|name| numbers(name))
             .with_context(|| format!("no package is like {pattern}"))?;
-        let shown = process::read(&mut self.command("apt-cache", &["show", "--no-all-versions", name]))?;
+        self.package(name)
+    }
+
+    /// The package of that name in the version that apt would take.
+    pub(crate) fn package(&self, name: &str) -> Result<Package> {
+        let shown = self.show(name)?;
         let version = shown.lines().find_map(|line| line.strip_prefix("Version: "));
         Ok(Package {
             name: name.to_owned(),
@@ -133,6 +138,21 @@ impl Apt {
                 .with_context(|| format!("package {name} has no version"))?
                 .to_owned(),
         })
+    }
+
+    /// Names of the packages that it depends on.
+    pub(crate) fn depends(&self, package: &Package) -> Result<Vec<String>> {
+        let shown = self.show(&package.name)?;
+        let depends = shown.lines().find_map(|line| line.strip_prefix("Depends: "));
+        let names = depends.unwrap_or_default().split([',', '|']);
+        Ok(names
+            .filter_map(|entry| entry.split_whitespace().next())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    fn show(&self, name: &str) -> Result<String> {
+        process::read(&mut self.command("apt-cache", &["show", "--no-all-versions", name]))
     }
 
     /// Downloads one package into `folder` and returns its file.

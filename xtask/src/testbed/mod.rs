@@ -11,6 +11,7 @@
 //! venv/                drgn for bin/python3
 //! guests/NAME/         vmlinuz, release and initrd.cpio of the kernels that tests boot: 6.1-cloud (that of kernel/), 6.12-generic and,
 //!                      where everything is asked for, 6.1-generic and 6.12-cloud; the initramfs runs what a test adds
+//! headers/NAME/build   what a module for that kernel is built by
 //! l1.cpio              initramfs of a machine with /dev/kvm, by nesting in QEMU without KVM; runs what a test adds
 //! l2.cpio              initramfs of the panicking guest: `crash=1` on the kernel command line makes it panic
 //! ```
@@ -21,6 +22,7 @@
 mod apt;
 mod cpio;
 mod guests;
+mod headers;
 mod initramfs;
 mod kernel;
 mod part;
@@ -85,12 +87,16 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
     let vmlinux = Part::new(&dir, "vmlinux", kernel::symbols_recipe());
     let guest = Part::new(&dir, "l2.cpio", initramfs::GUEST.text());
     let outer = Part::new(&dir, "l1.cpio", initramfs::OUTER.text());
-    std::fs::create_dir_all(dir.join("guests")).context("cannot make the guests' folder")?;
+    for folder in ["guests", "headers"] {
+        std::fs::create_dir_all(dir.join(folder)).with_context(|| format!("cannot make the folder {folder}"))?;
+    }
     let wanted = GUESTS.iter().filter(|guest| all || guest.in_every_run);
     let guests: Vec<(&Guest, Part)> = wanted.map(|guest| (guest, guest.part(&dir))).collect();
     let is_there = |parts: &[&Part]| parts.iter().all(|part| part.is_current());
     if is_there(&[&programs, &shims, &venv, &kernel, &vmlinux, &guest, &outer])
-        && guests.iter().all(|(_, part)| part.is_current())
+        && guests
+            .iter()
+            .all(|(guest, part)| part.is_current() && headers::part(&dir, guest).is_current())
     {
         return Ok(Vec::new());
     }
@@ -138,9 +144,10 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
                 .make(|place| initramfs::OUTER.build(&dir, &modules, &[], place))
                 .err(),
         );
-        let made = guests
-            .iter()
-            .map(|(guest, part)| part.make(|place| guest.make(&apt, &dir, place)));
+        let made = guests.iter().map(|(guest, part)| {
+            part.make(|place| guest.make(&apt, &dir, place))?;
+            headers::part(&dir, guest).make(|place| headers::make(&apt, &dir, guest, place))
+        });
         failures.extend(made.filter_map(Result::err));
     }
     Ok(failures)
