@@ -31,6 +31,8 @@ mod readers;
 mod run;
 #[path = "linux/seen.rs"]
 mod seen;
+#[path = "linux/shim.rs"]
+mod shim;
 #[path = "tools/testbed.rs"]
 mod testbed;
 
@@ -78,6 +80,7 @@ fn on(kernel: Kernel) {
         let mut cases = boots::cases(kernel, testbed)?;
         cases.extend(crashes::cases(kernel));
         cases.extend(lives::cases(kernel));
+        cases.push(shim::case(kernel, testbed)?);
         Ok(cases)
     };
     with(kernel, cases, |_, _, _| Ok(()));

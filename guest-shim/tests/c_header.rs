@@ -95,10 +95,15 @@ fn every_number_is_the_same_on_both_sides() {
 fn the_structure_has_the_layout_that_the_numbers_say() {
     let check = |defines: &[&str]| {
         let mut compiler = Command::new("cc");
-        compiler.args(["-std=gnu11", "-Wall", "-Werror", "-fsyntax-only", "-x", "c"]).args(defines);
+        compiler
+            .args(["-std=gnu11", "-Wall", "-Werror", "-fsyntax-only", "-x", "c"])
+            .args(defines);
         let output = compiler.arg(Path::new(HEADER)).output();
         let output = output.expect("a C compiler, which Rust needs as well to link");
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let (compiles, said) = check(&[]);
     assert!(compiles, "{said}");

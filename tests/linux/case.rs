@@ -27,6 +27,8 @@ pub(crate) struct Case {
     options: String,
     append: String,
     pub(crate) payload: String,
+    /// What the guest's initramfs has besides, by its path.
+    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
     pub(crate) steps: String,
     net: Option<&'static str>,
     pub(crate) has_disk: bool,
@@ -51,6 +53,7 @@ impl Case {
             options: String::new(),
             append: APPEND.to_owned(),
             payload: String::new(),
+            files: Vec::new(),
             steps: String::new(),
             net: None,
             has_disk: false,
@@ -101,6 +104,12 @@ impl Case {
             payload: script.to_owned(),
             ..self
         }
+    }
+
+    /// A file of the guest's: its path without the first slash.
+    pub(crate) fn file(mut self, path: &'static str, bytes: Vec<u8>) -> Self {
+        self.files.push((path, bytes));
+        self
     }
 
     /// What runs beside the guest in the machine in between. `said TEXT [TIMES]` waits for the guest's (or the VMM's) word and

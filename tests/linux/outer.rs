@@ -151,6 +151,11 @@ fn write_initrd(testbed: &Testbed, dir: &Path, initrd: &Path, cases: &[Case]) ->
         fs::write(folder.join("run"), case.script(number))?;
         fs::write(folder.join("steps"), &case.steps)?;
         fs::write(folder.join("root/payload"), case.variables(number) + &case.payload)?;
+        for (path, bytes) in &case.files {
+            let inside = folder.join("root").join(path);
+            fs::create_dir_all(inside.parent().context("a file has a folder")?)?;
+            fs::write(inside, bytes)?;
+        }
         let guest = place.join("guests").join(case.kernel.name());
         fs::create_dir_all(&guest)?;
         for file in ["vmlinuz", "initrd.cpio"] {
