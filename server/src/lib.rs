@@ -14,7 +14,7 @@
 //! - [`LocalCores`]: the cores of a directory, read-only; implements [`api::CoreService`]
 //! - [`trains`]: many datagrams by one call, for senders too
 //! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`, `admission`: who
-//!   may dump, how often, how much · `limits`
+//!   may dump, how often, how much · `hooks`: commands that are run · `limits`
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
 
@@ -22,6 +22,7 @@ mod admission;
 mod allow;
 mod cores;
 mod escape;
+mod hooks;
 mod ingest;
 pub mod limits;
 mod os;
@@ -33,6 +34,7 @@ pub use admission::{Limits, Rate, Share, ShareError};
 pub use allow::{Cidr, CidrError};
 pub use cores::{LocalCores, StoredVmcore};
 pub use escape::{lines, one_line};
+pub use hooks::{HookCommand, HookUser, Hooks};
 pub use ingest::SessionRules;
 pub use os::trains;
 pub use receiver::{Receiver, ReceiverConfig, ReceiverError};

@@ -169,3 +169,22 @@ pub const REFUSAL_TOLD_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
 /// The cores on disk are counted anew before a dump is refused, but not more often than this.
 pub const RECOUNT_AFTER: Duration = Duration::from_secs(1);
+
+/// Largest bitmap of a minidump that is counted: one bit per page of 8 TiB, read within a fraction of a second.
+pub const BITMAP_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Time that a hook has: enough to copy what is small and to tell somebody; what takes longer belongs behind it.
+pub const HOOK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Events that may wait for their hook. More happen only when hundreds of dumps end within one hook's time.
+pub const HOOK_QUEUE: usize = 256;
+
+/// Time that all waiting hooks have together when the receiver stops: service managers wait 90 s (systemd,
+/// `DefaultTimeoutStopSec=`).
+pub const HOOK_STOP_TIME: Duration = Duration::from_secs(30);
+
+/// How often a running hook is looked at.
+pub const HOOK_LOOK: Duration = Duration::from_millis(20);
+
+/// Lost ranges in a hook's JSON: at some 40 bytes each all of it fits into a pipe.
+pub const HOOK_HOLES_MAX: usize = 200;

@@ -14,6 +14,7 @@ use netdump::{AckPolicy, Session};
 use crate::admission::{Admission, Limits};
 use crate::allow::Cidr;
 use crate::cores::LocalCores;
+use crate::hooks::{HookRunner, Hooks};
 use crate::ingest::{Beginning, Counters, Door, SessionRules, Shared, SpoolOrLinger};
 use crate::limits::{HALF_OPEN_FORGOTTEN, SESSIONS_MAX};
 use crate::os;
@@ -33,6 +34,8 @@ pub struct ReceiverConfig {
     pub allow: Vec<Cidr>,
     /// How much dumps may take, and how fast they may come.
     pub limits: Limits,
+    /// Commands that are run when something happens to a dump.
+    pub hooks: Hooks,
     /// How long sessions live, how many, and how they answer.
     pub rules: SessionRules,
 }
@@ -46,6 +49,7 @@ impl ReceiverConfig {
             listen: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, netdump::wire::HERALD_PORT)],
             allow: Vec::new(),
             limits: Limits::default(),
+            hooks: Hooks::default(),
             rules: SessionRules {
                 sessions_max: SESSIONS_MAX,
                 silent_after: netdump::limits::SILENT_AFTER_STOCK,
@@ -110,6 +114,7 @@ impl Receiver {
             listen,
             allow,
             limits,
+            hooks,
             rules,
         } = config;
         if allow.is_empty()
@@ -132,7 +137,8 @@ impl Receiver {
         let cores = Arc::new(LocalCores::open(&root)?);
         admission.ledger.recount(cores.stored_bytes().into_iter());
         let counters = Arc::new(Counters::default());
-        let shared = Arc::new(Shared::new(root, admission, rules, cores, counters, answered));
+        let hooks = HookRunner::start(&root, hooks, Arc::clone(&counters));
+        let shared = Arc::new(Shared::new(root, admission, hooks, rules, cores, counters, answered));
         let mut doors = Vec::new();
         for address in listen {
             let door = Door::open(&shared, address).map_err(|source| ReceiverError::Listen {
@@ -220,6 +226,7 @@ impl Receiver {
             let _ = thread.join();
         }
         self.shared.join_sessions();
+        self.shared.hooks.stop();
     }
 }
 

@@ -108,6 +108,8 @@ impl LocalCores {
         };
         if ![
             layout::VMCORE,
+            layout::VMCORE_GZIP,
+            layout::VMCORE_ZSTD,
             layout::INFO,
             layout::KERNEL_HEADER,
             layout::KEY,

@@ -7,7 +7,7 @@ use std::path::Path;
 use api::{ByteRange, CoreInfo, CoreState, CoreSummary, SCHEMA_VERSION};
 
 use super::LocalCores;
-use crate::store::{commit, examine, facts, journal, layout};
+use crate::store::{commit, examine, expected, facts, journal, layout};
 
 impl LocalCores {
     /// The running sessions, and those that lost their receiver and wait for the next one.
@@ -33,7 +33,11 @@ fn receiving_summary(dir: &Path) -> Option<(CoreSummary, journal::SessionHead)> 
     let facts = read_facts().unwrap_or_default();
     let head = recovered.head;
     let received = recovered.received;
-    let announced = examine::announced_len(header.as_ref()).unwrap_or(0);
+    let expected = || {
+        let file = File::open(dir.join(layout::VMCORE_PART)).ok()?;
+        expected::expected_len(&file, &received).ok()?
+    };
+    let announced = examine::announced_len(header.as_ref()).or_else(expected).unwrap_or(0);
     let gap_as_hole = |gap: std::ops::Range<u64>| ByteRange {
         offset: gap.start,
         length: gap.end - gap.start,

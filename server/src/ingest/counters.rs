@@ -26,6 +26,8 @@ pub(crate) struct Counters {
     pub(crate) received_bytes: AtomicU64,
     /// Sessions that failed because of the storage.
     pub(crate) storage_failures: AtomicU64,
+    /// Events whose hooks were not run because too many were waiting.
+    pub(crate) hooks_dropped: AtomicU64,
 }
 
 impl Counters {
@@ -91,6 +93,12 @@ impl Counters {
                 "counter",
                 "Sessions that failed because of the storage.",
                 &self.storage_failures,
+            ),
+            (
+                "coreferry_hooks_dropped_total",
+                "counter",
+                "Events whose hooks were not run because too many were waiting.",
+                &self.hooks_dropped,
             ),
         ];
         let mut text = String::new();

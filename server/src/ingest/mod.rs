@@ -31,6 +31,7 @@ pub(crate) use session::{Beginning, SpoolOrLinger};
 use self::inbox::Inbox;
 use crate::admission::Admission;
 use crate::cores::LocalCores;
+use crate::hooks::HookRunner;
 use crate::limits::{EXTENTS_MAX, RECOUNT_AFTER};
 use crate::store::answered::Answered;
 
@@ -54,6 +55,7 @@ pub struct SessionRules {
 pub(crate) struct Shared {
     pub(crate) root: PathBuf,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) hooks: HookRunner,
     pub(crate) rules: SessionRules,
     pub(crate) cores: Arc<LocalCores>,
     pub(crate) counters: Arc<Counters>,
@@ -105,6 +107,7 @@ impl Shared {
     pub(crate) fn new(
         root: PathBuf,
         admission: Arc<Admission>,
+        hooks: HookRunner,
         rules: SessionRules,
         cores: Arc<LocalCores>,
         counters: Arc<Counters>,
@@ -113,6 +116,7 @@ impl Shared {
         Self {
             root,
             admission,
+            hooks,
             rules,
             cores,
             counters,

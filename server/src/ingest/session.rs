@@ -1,5 +1,6 @@
 //! One session: datagrams in batches, storage, then acknowledgements.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
@@ -15,10 +16,12 @@ use super::door::{Arrival, Door};
 use super::inbox::Inbox;
 use super::{Counters, Entry, Handle, Shared};
 use crate::admission::{Refused, Short};
+use crate::hooks::{Happened, HookEvent};
 use crate::limits::{ALIVE_FOR, HOLD_LOOK, RESUMED_KEPT, STOP_LOOK};
 use crate::os::trains::{self, Datagram, TrainSender};
 use crate::store::examine::Ending;
 use crate::store::journal::{Journal, SessionHead};
+use crate::store::layout;
 use crate::store::spool::{Spool, SpoolError};
 use crate::{escape, store};
 
@@ -94,6 +97,8 @@ impl Beginning {
             is_ours: None,
             last_refusal: None,
             held_since: None,
+            expected_len_seen: false,
+            no_space_told: Cell::new(false),
             acks_out: TrainSender::new(),
         };
         let thread = thread::Builder::new()
@@ -130,6 +135,10 @@ struct SessionThread {
     last_refusal: Option<String>,
     /// Since when acknowledgements of data are held, because the disk is behind.
     held_since: Option<Instant>,
+    /// Whether the length that the dump will have was looked at.
+    expected_len_seen: bool,
+    /// Whether a lack of space was told.
+    no_space_told: Cell<bool>,
     acks_out: TrainSender,
 }
 
@@ -260,7 +269,7 @@ impl SessionThread {
     /// data came, so that each goes before its sender sends again.
     fn disk_is_behind(&mut self) -> Result<bool, Ending> {
         let hold = match &mut self.spool {
-            Some(spool) => spool.turn().map_err(storage)?,
+            Some(spool) => spool.turn().map_err(|why| self.storage(why))?,
             None => Duration::ZERO,
         };
         let held = self.held_since.filter(|since| since.elapsed() < hold);
@@ -295,11 +304,13 @@ impl SessionThread {
                     offset, bytes, ticket, ..
                 }) => add_to_runs(&mut runs, offset, bytes, ticket),
                 Ok(Accepted::KernelHeader { offset, bytes, ticket }) => {
-                    self.spool()?.kernel_header(offset, bytes).map_err(storage)?;
+                    self.spool()?
+                        .kernel_header(offset, bytes)
+                        .map_err(|why| self.storage(why))?;
                     self.give_back(ticket);
                 }
                 Ok(Accepted::Key { offset, bytes, ticket }) => {
-                    self.spool()?.key(offset, bytes).map_err(storage)?;
+                    self.spool()?.key(offset, bytes).map_err(|why| self.storage(why))?;
                     self.give_back(ticket);
                 }
                 Ok(Accepted::Finished { ticket }) => finished = Some(ticket),
@@ -316,12 +327,14 @@ impl SessionThread {
         }
         if !runs.is_empty() || self.spool.is_some() {
             let point = self.session.resume_point();
-            self.spool()?.point(point).map_err(storage)?;
+            self.spool()?.point(point).map_err(|why| self.storage(why))?;
         }
         if let Some(page) = self.session.displaced_page()
             && let Some(spool) = &mut self.spool
         {
-            spool.first_page_is_at(page.offset, page.len_bytes).map_err(storage)?;
+            spool
+                .first_page_is_at(page.offset, page.len_bytes)
+                .map_err(|why| self.storage(why))?;
         }
         if !runs.is_empty() {
             self.held_since.get_or_insert_with(Instant::now);
@@ -331,6 +344,7 @@ impl SessionThread {
             Counters::add(&self.shared.counters.received_bytes, run.end - run.offset);
             run.tickets.into_iter().for_each(|ticket| self.give_back(ticket));
         }
+        self.look_at_expected_len()?;
         let duplicates = self.session.stats().duplicate_messages - before;
         Counters::add(&self.shared.counters.duplicate_packets, duplicates);
         if let Some(ticket) = finished {
@@ -392,8 +406,11 @@ impl SessionThread {
     /// Makes a core; whether everything that came is on disk.
     fn commit(&self, spool: Spool, ending: Ending) -> bool {
         let duplicates = self.session.stats().duplicate_messages;
+        let ended = ending.clone();
         match spool.commit(ending, duplicates) {
             Ok(kept) => {
+                let event = || HookEvent::of_core(kept.dir.clone(), &kept.manifest, &ended);
+                self.shared.hooks.happened(event);
                 let summary = kept.manifest.summary();
                 let reason = kept.manifest.reason.as_deref().unwrap_or_default();
                 tracing::info!(core = %summary.id, guest = %summary.guest, state = %summary.state, reason, "core kept");
@@ -427,10 +444,12 @@ impl SessionThread {
             Err(SpoolError::Short(_)) if self.shared.recount() => make(),
             made => made,
         };
-        made.map_err(|why| {
+        let spool = made.map_err(|why| {
             tracing::error!(session = %self.handle.id, "dump refused: {why}");
             self.storage(why)
-        })
+        })?;
+        self.shared.hooks.happened(|| self.hook_event(Happened::Start));
+        Ok(spool)
     }
 
     /// Stores a run of bytes.
@@ -449,7 +468,57 @@ impl SessionThread {
             let (peer, reason) = (self.handle.peer, short.refused());
             self.shared.admission.refuse(peer, reason, &short.to_string());
         }
+        if why.is_no_space() {
+            self.tell_no_space(&why.to_string(), 0);
+        }
         storage(why)
+    }
+
+    /// As soon as the length of the dump is known: one that is too long is refused, and somebody is told of one for which
+    /// there is no room now. There may be in time.
+    fn look_at_expected_len(&mut self) -> Result<(), Ending> {
+        let Some(spool) = self.spool.as_mut().filter(|_| !self.expected_len_seen) else {
+            return Ok(());
+        };
+        let Some(len_bytes) = spool.expected_len() else {
+            return Ok(());
+        };
+        self.expected_len_seen = true;
+        let max = self.shared.admission.file_len_max(&self.shared.root);
+        if len_bytes > max {
+            let sentence = format!("the dump will have {len_bytes} bytes, and {max} is what one may (dump-max)");
+            let peer = self.handle.peer;
+            self.shared.admission.refuse(peer, Refused::DumpBytes, &sentence);
+            return Err(Ending::Refused(sentence));
+        }
+        let mut set_aside = spool.set_aside(len_bytes);
+        if set_aside.is_err() && self.shared.recount() {
+            set_aside = spool.set_aside(len_bytes);
+        }
+        if let Err(short) = set_aside {
+            tracing::warn!(session = %self.handle.id, len_bytes, "no room for all of the dump: {short}");
+            self.tell_no_space(&short.to_string(), len_bytes);
+        }
+        Ok(())
+    }
+
+    /// Runs the command for a lack of space, once in a session.
+    fn tell_no_space(&self, why: &str, file_len_bytes: u64) {
+        if !self.no_space_told.replace(true) {
+            self.shared.hooks.happened(|| HookEvent {
+                reason: Some(why.to_owned()),
+                file_len_bytes,
+                ..self.hook_event(Happened::NoSpace)
+            });
+        }
+    }
+
+    /// What a command is told of this session.
+    fn hook_event(&self, happened: Happened) -> HookEvent {
+        let handle = &self.handle;
+        let label = label(self.session.herald_payload());
+        let dir = layout::session_dir(&self.shared.root, &handle.id);
+        HookEvent::of_session(happened, &handle.id, label.as_deref(), &handle.peer.to_string(), dir)
     }
 
     /// What is known of the session now.

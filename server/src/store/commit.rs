@@ -161,7 +161,12 @@ fn describe(session: &Session, header: Option<&KernelHeader>, facts: &Facts, exa
         guest: facts.guest(header, head.herald_label.as_deref(), &head.client_addr),
         kernel: facts.kernel(header),
         panic: facts.panic(header),
-        format: facts.format.to_owned(),
+        format: if session.key.is_empty() {
+            facts.format
+        } else {
+            "encrypted"
+        }
+        .to_owned(),
         started_at: head.started_at.clone(),
         received_at: now_text(),
         client_addr: head.client_addr.clone(),
@@ -188,7 +193,8 @@ fn describe(session: &Session, header: Option<&KernelHeader>, facts: &Facts, exa
 /// Writes manifest and info.txt, and moves the directory to its place.
 fn write_records(session: &Session, mut manifest: Manifest, info: &str) -> Result<(PathBuf, Manifest), CommitError> {
     let dir = &session.dir;
-    manifest.files = list_files(session, &manifest, info);
+    let second_name = link_compressed(session, &manifest);
+    manifest.files = list_files(session, &manifest, info, second_name);
     for (name, bytes) in [
         (layout::KERNEL_HEADER, &session.kernel_header),
         (layout::KEY, &session.key),
@@ -220,8 +226,28 @@ fn write_records(session: &Session, mut manifest: Manifest, info: &str) -> Resul
     Ok((place, manifest))
 }
 
+/// Gives a compressed dump the name by which its readers know it, beside the one by which we do. A file system without
+/// hard links does without.
+fn link_compressed(session: &Session, manifest: &Manifest) -> Option<&'static str> {
+    let header = manifest.kernel_header.as_ref()?;
+    let name = match header.compression {
+        1 => layout::VMCORE_GZIP,
+        2 => layout::VMCORE_ZSTD,
+        _ => return None,
+    };
+    if !session.key.is_empty() {
+        // What is compressed here comes to light when it is decrypted.
+        return None;
+    }
+    let (part, path) = (session.dir.join(layout::VMCORE_PART), session.dir.join(name));
+    match fs::hard_link(part, path) {
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => None,
+        _ => Some(name),
+    }
+}
+
 /// The files of the core, the manifest itself left out.
-fn list_files(session: &Session, manifest: &Manifest, info: &str) -> Vec<CoreFile> {
+fn list_files(session: &Session, manifest: &Manifest, info: &str, second_name: Option<&str>) -> Vec<CoreFile> {
     let small = |name: &str, bytes: &[u8]| CoreFile {
         name: name.to_owned(),
         length_bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
@@ -235,6 +261,10 @@ fn list_files(session: &Session, manifest: &Manifest, info: &str) -> Vec<CoreFil
         },
         small(layout::INFO, info.as_bytes()),
     ];
+    if let (Some(name), Some(vmcore)) = (second_name, files.first()) {
+        let name = name.to_owned();
+        files.push(CoreFile { name, ..vmcore.clone() });
+    }
     for (name, bytes) in [
         (layout::KERNEL_HEADER, &session.kernel_header),
         (layout::KEY, &session.key),

@@ -14,6 +14,7 @@ use vmcore::limits::FILE_LEN_MAX;
 use vmcore::trailer::{Chunk, FOOTER_LEN, Footer, PageState, Trailer, TrailerError};
 
 use super::chunks::{self, Digest};
+use super::expected;
 use super::facts::KernelHeader;
 use crate::limits::{CHUNK_BYTES, EXTENTS_MAX, TRAILER_BYTES_MAX};
 
@@ -74,12 +75,17 @@ pub(crate) fn examine(
     ending: &Ending,
 ) -> io::Result<Examined> {
     let announced = announced_len(header);
+    // Without a header, a minidump's own beginning says how much is missing behind its end.
+    let expected = match announced {
+        None => expected::expected_len(file, received)?,
+        announced => announced,
+    };
     let declared = read_trailer(file, received, announced, digests)?;
     let file_len = declared
         .file_len
-        .unwrap_or_else(|| announced.unwrap_or(0).max(received.end()));
+        .unwrap_or_else(|| expected.unwrap_or(0).max(received.end()));
     // Beyond the announced length nothing can be lost: old senders put a copy of the header there.
-    let needed = declared.file_len.or(announced).unwrap_or_else(|| received.end());
+    let needed = declared.file_len.or(expected).unwrap_or_else(|| received.end());
     let nothing = Extents::new(0);
     let zero = declared.zero.as_ref().unwrap_or(&nothing);
     let excluded = declared.excluded.as_ref().unwrap_or(&nothing);

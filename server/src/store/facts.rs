@@ -99,13 +99,18 @@ impl Facts {
 
 /// Kind of file by its first bytes.
 fn format_of(head: &[u8]) -> &'static str {
-    // System V ABI, ELF header; sys/amd64/include/minidump.h MINIDUMP_MAGIC; makedumpfile diskdump_mod.h.
+    // System V ABI, ELF header; sys/amd64/include/minidump.h MINIDUMP_MAGIC; makedumpfile diskdump_mod.h;
+    // RFC 1952, section 2.3.1; RFC 8878, section 3.1.1.
     if head.starts_with(b"\x7fELF") {
         "elf"
     } else if head.starts_with(b"minidump FreeBSD/") {
         "minidump"
     } else if head.starts_with(b"KDUMP   ") {
         "kdump"
+    } else if head.starts_with(&[0x1f, 0x8b]) {
+        "gzip"
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        "zstd"
     } else {
         "unknown"
     }
@@ -181,6 +186,8 @@ mod tests {
     fn formats_are_known_by_their_first_bytes() {
         assert_eq!(format_of(b"\x7fELF\x02"), "elf");
         assert_eq!(format_of(b"minidump FreeBSD/amd64\0"), "minidump");
+        assert_eq!(format_of(&[0x1f, 0x8b, 8]), "gzip");
+        assert_eq!(format_of(&[0x28, 0xb5, 0x2f, 0xfd, 0]), "zstd");
         assert_eq!(format_of(b""), "unknown");
     }
 

@@ -1,7 +1,7 @@
 //! Names and modes of what stands on disk (the on-disk contract), and nothing else.
 //!
 //! ```text
-//! DIR/cores/<yyyy>/<mm>/<core-id>/   vmcore  info.txt  kdh.bin  manifest.json  [key.bin]
+//! DIR/cores/<yyyy>/<mm>/<core-id>/   vmcore  info.txt  kdh.bin  manifest.json  [key.bin]  [vmcore.gz | vmcore.zst]
 //! DIR/spool/<session-id>/            vmcore.part  session.journal  [kdh.bin] [key.bin]
 //! DIR/resume/<session-id>.linger     the journal of a session that is a core already and still answers
 //! DIR/resume/answered                heralds that were answered and have no session yet
@@ -28,6 +28,10 @@ pub(crate) const SPOOL: &str = "spool";
 pub(crate) const RESUME: &str = "resume";
 /// The memory image of a finished core.
 pub(crate) const VMCORE: &str = "vmcore";
+/// Another name of it, if its bytes are a gzip file.
+pub(crate) const VMCORE_GZIP: &str = "vmcore.gz";
+/// Another name of it, if its bytes are a Zstandard file.
+pub(crate) const VMCORE_ZSTD: &str = "vmcore.zst";
 /// The same while it is being received.
 pub(crate) const VMCORE_PART: &str = "vmcore.part";
 /// Which ranges of it have been taken.

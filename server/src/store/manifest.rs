@@ -30,7 +30,7 @@ pub(crate) struct Manifest {
     pub kernel: Option<String>,
     /// Panic text.
     pub panic: Option<String>,
-    /// Kind of file: `elf`, `minidump`, `kdump`, `unknown`.
+    /// Kind of file: `elf`, `minidump`, `kdump`, `gzip`, `zstd`, `encrypted`, `unknown`.
     pub format: String,
     /// When the session began. RFC 3339, UTC.
     pub started_at: String,

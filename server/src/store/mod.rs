@@ -9,6 +9,7 @@ pub(crate) mod answered;
 pub(crate) mod chunks;
 pub(crate) mod commit;
 pub(crate) mod examine;
+pub(crate) mod expected;
 pub(crate) mod facts;
 pub(crate) mod journal;
 pub(crate) mod layout;

@@ -16,6 +16,7 @@ use rustix::fs::FallocateFlags;
 use super::chunks::Chunks;
 use super::commit::{self, CommitError, Kept, Session};
 use super::examine::Ending;
+use super::expected::Expected;
 use super::facts::Facts;
 use super::journal::{Journal, Recovered, SessionHead};
 use super::layout;
@@ -52,6 +53,19 @@ pub(crate) enum SpoolError {
     TooFragmented,
 }
 
+impl SpoolError {
+    /// Whether there was no room.
+    pub(crate) fn is_no_space(&self) -> bool {
+        match self {
+            Self::Short(_) => true,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::TooFragmented => false,
+        }
+    }
+}
+
 /// A running session's storage.
 #[derive(Debug)]
 pub(crate) struct Spool {
@@ -67,6 +81,7 @@ pub(crate) struct Spool {
     reserve: Reserve,
     write_back: WriteBack,
     pacing: Pacing,
+    expected: Expected,
     /// Whether the first page had to be put into its place.
     repaired: bool,
     account: Account,
@@ -104,6 +119,7 @@ impl Spool {
             received: Extents::new(EXTENTS_MAX),
             reserve,
             pacing: Pacing::default(),
+            expected: Expected::Unseen,
             repaired: false,
             account,
         })
@@ -148,6 +164,7 @@ impl Spool {
             received: recovered.received.clone(),
             reserve,
             pacing,
+            expected: Expected::Unseen,
             repaired: recovered.displaced.is_some(),
             account,
         })
@@ -179,6 +196,8 @@ impl Spool {
         self.journal.received(offset, len_bytes).map_err(journal("write to"))?;
         self.pacing.wrote(Instant::now(), len_bytes);
         self.turn()?;
+        let looked = self.expected.look(&self.file, &self.received);
+        looked.map_err(io_error("read back", &self.dir.join(layout::VMCORE_PART)))?;
         let need = reserve_needed(self.chunks.len(), self.received.len());
         let reserve = io_error("set aside space in", &self.dir.join(layout::RESERVE));
         self.reserve.grow_to(need).map_err(reserve)
@@ -232,6 +251,16 @@ impl Spool {
         self.key.write(offset, bytes)?;
         let journal = io_error("write to", &self.dir.join(layout::JOURNAL));
         self.journal.key(offset, len_u64(bytes.len())).map_err(journal)
+    }
+
+    /// The length that the file will have, once its beginning tells.
+    pub(crate) fn expected_len(&self) -> Option<u64> {
+        self.expected.len_bytes()
+    }
+
+    /// Sets space aside for a file of this length.
+    pub(crate) fn set_aside(&mut self, len_bytes: u64) -> Result<(), Short> {
+        self.account.expect(len_bytes, admission::space_of(&self.root))
     }
 
     /// Whether the file that is coming names a dump of one of our own senders.

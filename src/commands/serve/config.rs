@@ -8,10 +8,11 @@ use anyhow::Context as _;
 use api::ListenOn;
 use netdump::AckPolicy;
 use netdump::wire::HERALD_PORT;
-use server::Cidr;
+use server::{Cidr, Hooks};
 use toml::{Table, Value};
 
 use super::Args;
+use super::hooks;
 use super::limits::{self, SettledLimits};
 use crate::cli_failure::{Exit, Failure};
 
@@ -21,7 +22,7 @@ const DIR_DEFAULT: &str = "/var/crash";
 const API_DEFAULT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 20080);
 
 /// What a file may say.
-const KEYS: &str = "the keys are dir, listen, allow, api and ack-policy, and the table is limits";
+const KEYS: &str = "the keys are dir, listen, allow, api and ack-policy, and the tables are limits and hooks";
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub(super) struct Settings {
     pub(super) api: ListenOn,
     pub(super) ack_policy: AckPolicy,
     pub(super) limits: SettledLimits,
+    pub(super) hooks: Hooks,
 }
 
 impl Settings {
@@ -52,6 +54,7 @@ impl Settings {
                 .unwrap_or_else(|| ListenOn::Tcp(API_DEFAULT.into())),
             ack_policy: args.ack_policy.or(file.ack_policy).unwrap_or_default(),
             limits: file.limits.unwrap_or_default(),
+            hooks: file.hooks.unwrap_or_default(),
         })
     }
 }
@@ -65,6 +68,7 @@ struct File {
     api: Option<ListenOn>,
     ack_policy: Option<AckPolicy>,
     limits: Option<SettledLimits>,
+    hooks: Option<Hooks>,
 }
 
 impl File {
@@ -92,6 +96,9 @@ impl File {
                 "limits" => table_of(&value)
                     .and_then(limits::parse)
                     .map(|limits| file.limits = Some(limits)),
+                "hooks" => table_of(&value)
+                    .and_then(hooks::parse)
+                    .map(|hooks| file.hooks = Some(hooks)),
                 _ => Err(format!("there is no such key; {KEYS}")),
             };
             told.map_err(|why| format!("`{key}`: {why}"))?;
@@ -204,6 +211,7 @@ mod tests {
         let file = File::read(Path::new(example)).unwrap();
         assert!(file.dir.is_some() && file.listen.is_some() && file.allow.is_some());
         assert!(file.api.is_some() && file.ack_policy.is_some() && file.limits.is_some());
+        assert!(file.hooks.is_some());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `serve`: the receiver and its API, until a signal ends them.
 
 mod config;
+mod hooks;
 mod limits;
 
 use std::net::SocketAddrV4;
@@ -76,6 +77,7 @@ fn start_receiver(settings: Settings) -> Result<Receiver, Failure> {
         listen: settings.listen,
         allow: settings.allow,
         limits: settings.limits.limits,
+        hooks: settings.hooks,
         ..ReceiverConfig::new(settings.dir)
     };
     config.rules.ack_policy = settings.ack_policy;
