@@ -19,15 +19,7 @@ const MTUS: [usize; 7] = [576, 1076, 1280, 1500, 2100, 4148, 9000];
 
 /// A dump without a zero page, so that every byte of it has to arrive, and of no round number of bursts.
 fn dense_core(seed: u64) -> Vec<u8> {
-    let pages = 117;
-    let mut state = seed;
-    let words = (0..pages * 512_u64).map(|_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 8) | 1
-    });
-    words.flat_map(u64::to_le_bytes).collect()
+    stock::dense_core(seed, 117)
 }
 
 /// One stock dump into a fresh receiver: it must be stored byte for byte and be listed as complete.

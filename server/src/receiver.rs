@@ -288,6 +288,7 @@ fn resume(
         session: Session::resumed(shared.session_limits(), state, shared.now()),
         socket,
         door: door.map(Arc::clone),
+        answered_at: None,
         left_over: Some(what),
     };
     beginning.begin(shared)?;

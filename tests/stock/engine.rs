@@ -3,6 +3,10 @@
 use std::{
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -39,6 +43,7 @@ pub(crate) struct Engine {
     aux2: u32,
     loss: Loss,
     retransmitted: u64,
+    sent: Arc<AtomicU64>,
 }
 
 /// What an [`Engine`] is made of.
@@ -53,6 +58,8 @@ pub(crate) struct Setup {
     pub(crate) exact_acks: bool,
     pub(crate) aux2: u32,
     pub(crate) loss: Loss,
+    /// Counts the packets that went out.
+    pub(crate) sent: Arc<AtomicU64>,
 }
 
 impl Engine {
@@ -66,6 +73,7 @@ impl Engine {
             exact_acks,
             aux2,
             loss,
+            sent,
         } = setup;
         let socket = UdpSocket::bind(client).unwrap_or_else(|error| panic!("cannot bind {client}: {error}"));
         let (seqno, learned, retransmitted) = (first_seqno, false, 0);
@@ -80,6 +88,7 @@ impl Engine {
             aux2,
             loss,
             retransmitted,
+            sent,
         }
     }
 
@@ -150,6 +159,7 @@ impl Engine {
 
     fn transmit(&mut self, datagram: &[u8]) {
         debug_assert!(datagram.len() >= HEADER_LEN);
+        self.sent.fetch_add(1, Ordering::Relaxed);
         if !self.loss.strikes() {
             // The kernel client does not see ICMP errors; neither does this one care.
             let _ = self.socket.send_to(datagram, self.server);

@@ -5,15 +5,19 @@
 //! shows here instead of cancelling out. They keep the faults of the originals where those faults reach the wire.
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of the models")]
 
+mod content;
 mod engine;
 mod header;
 mod loss;
+mod nat;
 mod receiver;
 mod sender;
 mod wire;
 
+pub(crate) use content::dense_core;
 pub(crate) use engine::GaveUp;
 pub(crate) use header::{kernel_dump_header, reference_header};
 pub(crate) use loss::Loss;
+pub(crate) use nat::{Kind as NatKind, Nat};
 pub(crate) use receiver::{End, StockDump, StockReceiver};
-pub(crate) use sender::{AckBits, Order, StockSender};
+pub(crate) use sender::{AckBits, Order, StockSender, own_address};

@@ -2,7 +2,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -84,6 +87,8 @@ pub(crate) struct StockSender {
     /// One wait for acks before what is missing is sent again: 2000 polls of 0.5 ms (`net.debugnet.npolls`).
     pub(crate) round: Duration,
     pub(crate) loss: Loss,
+    /// Packets that have gone out, for a test that wants to know how far it is.
+    pub(crate) sent: Arc<AtomicU64>,
 }
 
 impl StockSender {
@@ -99,7 +104,16 @@ impl StockSender {
             bits: AckBits::Shared,
             round: Duration::from_secs(1),
             loss: Loss::none(),
+            sent: Arc::default(),
         }
+    }
+
+    /// Packets of a dump that loses none: herald, data, header, FINISHED.
+    pub(crate) fn packets(&self, core_len: usize) -> usize {
+        let payload_len = self.order.payload_len(self.mtu);
+        let (first, rest) = (core_len.min(FIRST_WRITE_LEN), core_len.saturating_sub(FIRST_WRITE_LEN));
+        let bursts = rest / BURST_LEN * BURST_LEN.div_ceil(payload_len) + (rest % BURST_LEN).div_ceil(payload_len);
+        first.div_ceil(payload_len) + bursts + 3
     }
 
     /// Sends a whole dump; returns how many packets had to be sent again.
@@ -113,6 +127,7 @@ impl StockSender {
             exact_acks: self.order != Order::Sandvine && self.order != Order::FreeBsd12,
             aux2: if self.order == Order::Sandvine { 0xdead_c0de } else { 0 },
             loss: self.loss.clone(),
+            sent: Arc::clone(&self.sent),
         });
         let payload_len = self.order.payload_len(self.mtu);
         let path = self.path.map(|path| format!("{path}\0")).unwrap_or_default();
@@ -162,7 +177,7 @@ fn bursts(engine: &mut Engine, core: &[u8], payload_len: usize) -> Result<(), Ga
 }
 
 /// A loopback address that no other client of this test run has.
-fn own_address() -> Ipv4Addr {
+pub(crate) fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
     let [_, _, high, low] = next.to_be_bytes();

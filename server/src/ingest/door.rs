@@ -296,7 +296,6 @@ impl Door {
 
     /// Begins the session of a herald: on its own socket, or on one at the listening port and with its first datagram.
     fn begin(self: &Arc<Self>, half_open: HalfOpen, at_door: Option<UdpSocket>, first: &[u8]) {
-        self.shared.answered.clear(half_open.place);
         self.shared.counters.half_open_now.fetch_sub(1, Ordering::Relaxed);
         let (peer, dialled) = half_open.key;
         let shares_port = at_door.is_some();
@@ -313,6 +312,7 @@ impl Door {
             session: half_open.session,
             socket,
             door: shares_port.then(|| Arc::clone(self)),
+            answered_at: Some(half_open.place),
             left_over: None,
         }
         .begin(&self.shared);
@@ -329,6 +329,12 @@ impl Door {
             return;
         };
         let key = (herald.peer, *herald.dialled.ip());
+        let has_session = self
+            .shared
+            .session_at(herald.peer, SocketAddrV4::new(key.1, herald.port));
+        if has_session.is_some() {
+            return;
+        }
         let mut half_opens = self.lock();
         let local = SocketAddrV4::new(key.1, herald.port);
         let socket = if herald.port == self.address.port() {

@@ -41,6 +41,8 @@ pub(crate) struct Beginning {
     pub(crate) socket: UdpSocket,
     /// The listening address, if the session has its port.
     pub(crate) door: Option<Arc<Door>>,
+    /// Where its answered herald is written down.
+    pub(crate) answered_at: Option<usize>,
     /// What an earlier receiver left of it.
     pub(crate) left_over: Option<SpoolOrLinger>,
 }
@@ -90,6 +92,7 @@ impl Beginning {
             door: self.door,
             session: self.session,
             spool,
+            answered_at: self.answered_at,
             linger_lock,
             awaited: !is_new,
             heard_at: Instant::now(),
@@ -123,6 +126,7 @@ struct SessionThread {
     door: Option<Arc<Door>>,
     session: Session,
     spool: Option<Spool>,
+    answered_at: Option<usize>,
     /// Held until a session that was taken over when it lingered is over.
     linger_lock: Option<Journal>,
     /// It was taken over and its sender has not been heard since.
@@ -174,6 +178,7 @@ impl SessionThread {
             self.end(Ending::Storage(format!("the session's socket failed: {why}")));
         }
         store::forget_lingering(&self.shared.root, &id);
+        self.forget_herald();
         drop(self.linger_lock.take());
         self.shared.counters.sessions_now.fetch_sub(1, Ordering::Relaxed);
         if self.dropped > 0 {
@@ -429,16 +434,28 @@ impl SessionThread {
     fn spool(&mut self) -> Result<&mut Spool, Ending> {
         let spool = match self.spool.take() {
             Some(spool) => spool,
-            None => self.make_spool()?,
+            None => {
+                let spool = self.make_spool()?;
+                // From here on the journal says who it is.
+                self.forget_herald();
+                spool
+            }
         };
         Ok(self.spool.insert(spool))
+    }
+
+    /// The answered herald need not be found again.
+    fn forget_herald(&mut self) {
+        if let Some(place) = self.answered_at.take() {
+            self.shared.answered.clear(place);
+        }
     }
 
     /// Makes the session's storage.
     fn make_spool(&self) -> Result<Spool, Ending> {
         let make = || {
             let account = self.shared.admission.ledger.open(*self.handle.peer.ip());
-            Spool::create(&self.shared.root, &self.head(), account)
+            Spool::create(&self.shared.root, &self.head(), self.session.resume_point(), account)
         };
         let made = match make() {
             Err(SpoolError::Short(_)) if self.shared.recount() => make(),

@@ -83,12 +83,12 @@ pub(crate) struct Journal {
     end: u64,
     /// The last record, as long as it can still grow.
     last: Option<(u64, u64)>,
-    point: Option<ResumePoint>,
+    point: ResumePoint,
 }
 
 impl Journal {
-    /// Starts the journal of a session.
-    pub(crate) fn create(path: &Path, head: &SessionHead) -> io::Result<Self> {
+    /// Starts the journal of a session, whose sender is at `point`.
+    pub(crate) fn create(path: &Path, head: &SessionHead, point: ResumePoint) -> io::Result<Self> {
         let file = layout::new_file(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         let first = FirstLine {
@@ -99,15 +99,7 @@ impl Journal {
         line.resize((line.len() + 1).next_multiple_of(RECORD_LEN) - 1, b' ');
         line.push(b'\n');
         let point_at = len_u64(line.len());
-        // Nothing is known of the sender's bursts yet, and nothing is held.
-        let nothing = ResumePoint {
-            start: Seqno(0),
-            largest_len: 0,
-            origin: None,
-            start_is_certain: false,
-            is_pairing: false,
-        };
-        line.extend(point_record(nothing));
+        line.extend(point_record(point));
         // So that the first records find space on a full disk; a file system that cannot do this is used without.
         let _ = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, SET_ASIDE_BYTES);
         file.write_all_at(&line, 0)?;
@@ -116,7 +108,7 @@ impl Journal {
             point_at,
             end: point_at + RECORD_BYTES,
             last: None,
-            point: None,
+            point,
         })
     }
 
@@ -127,9 +119,9 @@ impl Journal {
 
     /// Records where the sender is in its bursts, if that has changed: before the bytes of the burst are written.
     pub(crate) fn point(&mut self, point: ResumePoint) -> io::Result<()> {
-        if self.point != Some(point) {
+        if self.point != point {
             self.file.write_all_at(&point_record(point), self.point_at)?;
-            self.point = Some(point);
+            self.point = point;
         }
         Ok(())
     }
@@ -236,7 +228,7 @@ pub(crate) fn take_over(path: &Path) -> io::Result<Option<(Recovered, Journal)>>
         point_at,
         end,
         last: None,
-        point: Some(recovered.point),
+        point: recovered.point,
     };
     Ok(Some((recovered, journal)))
 }
@@ -379,6 +371,14 @@ fn len_u64(len: usize) -> u64 {
 mod tests {
     use super::*;
 
+    const AT_HERALD: ResumePoint = ResumePoint {
+        start: Seqno(2),
+        largest_len: 0,
+        origin: None,
+        start_is_certain: false,
+        is_pairing: true,
+    };
+
     fn head() -> SessionHead {
         SessionHead {
             id: "0192f0c1-1111-7abc-8def-000000000000".to_owned(),
@@ -398,7 +398,7 @@ mod tests {
     fn what_was_recorded_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("session.journal");
-        let mut journal = Journal::create(&path, &head()).unwrap();
+        let mut journal = Journal::create(&path, &head(), AT_HERALD).unwrap();
         journal.received(0, 4096).unwrap();
         journal.received(4096, 4096).unwrap();
         journal.received(1 << 20, 100).unwrap();
@@ -410,14 +410,14 @@ mod tests {
         assert_eq!(ranges(&seen.received), [(0, 8192), (1 << 20, (1 << 20) + 100)]);
         assert_eq!(ranges(&seen.kernel_header), [(0, 512)]);
         assert_eq!(ranges(&seen.key), [(0, 4096)]);
-        assert!(seen.is_same_boot && !seen.point.is_pairing && seen.displaced.is_none());
+        assert!(seen.is_same_boot && seen.point == AT_HERALD && seen.displaced.is_none());
     }
 
     #[test]
     fn the_last_place_of_the_sender_is_read_back_and_a_journal_taken_over_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("session.journal");
-        let mut journal = Journal::create(&path, &head()).unwrap();
+        let mut journal = Journal::create(&path, &head(), AT_HERALD).unwrap();
         let point = |start, origin| ResumePoint {
             start: Seqno(start),
             largest_len: 1448,
@@ -448,7 +448,7 @@ mod tests {
                 herald_label: Some("x".repeat(label_len)),
                 ..head()
             };
-            let journal = Journal::create(&path, &head).unwrap();
+            let journal = Journal::create(&path, &head, AT_HERALD).unwrap();
             assert_eq!((journal.point_at % RECORD_BYTES, 4096 % RECORD_BYTES), (0, 0));
             assert_eq!(look(&path).unwrap().head, head);
         }
@@ -458,7 +458,7 @@ mod tests {
     fn a_record_that_continues_the_last_one_takes_no_space() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("session.journal");
-        let mut journal = Journal::create(&path, &head()).unwrap();
+        let mut journal = Journal::create(&path, &head(), AT_HERALD).unwrap();
         let before = journal.end;
         for packet in 0..1000 {
             journal.received(packet * 1448, 1448).unwrap();
@@ -470,7 +470,7 @@ mod tests {
     fn a_torn_tail_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("session.journal");
-        let mut journal = Journal::create(&path, &head()).unwrap();
+        let mut journal = Journal::create(&path, &head(), AT_HERALD).unwrap();
         journal.received(0, 10).unwrap();
         journal.received(100, 10).unwrap();
         journal.file.write_all_at(&[0xff; 40], journal.end - 16).unwrap();
@@ -481,7 +481,7 @@ mod tests {
     fn after_another_boot_only_synced_ranges_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("session.journal");
-        let mut journal = Journal::create(&path, &head()).unwrap();
+        let mut journal = Journal::create(&path, &head(), AT_HERALD).unwrap();
         journal.received(0, 10).unwrap();
         let mark = journal.mark();
         journal.received(10, 10).unwrap();
@@ -504,7 +504,7 @@ mod tests {
     fn a_live_session_is_not_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("session.journal");
-        let journal = Journal::create(&path, &head()).unwrap();
+        let journal = Journal::create(&path, &head(), AT_HERALD).unwrap();
         assert!(is_live(&path).unwrap());
         assert!(take_over(&path).unwrap().is_none());
         drop(journal);

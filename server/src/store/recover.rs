@@ -127,11 +127,13 @@ fn recover_one(
 fn resumable(
     root: &Path,
     dir: &Path,
-    recovered: Recovered,
+    mut recovered: Recovered,
     journal: Journal,
     ledger: &Ledger,
 ) -> Result<Resumable, Box<dyn std::error::Error>> {
     let file = open_part(dir)?;
+    // A receiver that died while it made a core may have cut off what was beyond the dump's length.
+    recovered.received = examine_len(&file, &recovered.received)?;
     let state = resumed(&recovered, &file, false);
     let client: SocketAddrV4 = recovered.head.client_addr.parse()?;
     let mut account = ledger.open(*client.ip());
@@ -230,7 +232,7 @@ fn open_part(dir: &Path) -> io::Result<File> {
     }
 }
 
-/// What of `received` the file really has: after a loss of power it may be shorter.
+/// What of `received` the file really has: after a loss of power, or cut to its length, it may be shorter.
 fn examine_len(file: &File, received: &Extents) -> io::Result<Extents> {
     Ok(examine::cut(received, file.metadata()?.len()))
 }
@@ -253,5 +255,86 @@ pub(crate) fn forget_lingering(root: &Path, id: &str) {
     let path: PathBuf = layout::linger_file(root, id);
     if let Err(why) = layout::remove_file(&path) {
         tracing::warn!(path = %path.display(), "cannot be removed: {why}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netdump::{ResumePoint, Seqno};
+
+    use super::*;
+    use crate::admission::{Admission, Limits};
+
+    const ID: &str = "0192f0c1-1111-7abc-8def-000000000000";
+
+    /// A session that stored a dump of two pages and what trails it, and whose receiver was killed.
+    fn left_over(root: &Path) -> Vec<Resumable> {
+        let admission = Admission::new(Vec::new(), Limits::default());
+        let left_over = recover(root, Duration::from_secs(60), &admission.ledger).unwrap();
+        assert_eq!(left_over.kept, 0);
+        left_over.resumable
+    }
+
+    fn session(root: &Path) {
+        super::super::create(root).unwrap();
+        let dir = layout::session_dir(root, ID);
+        layout::make_dir(&dir).unwrap();
+        let head = SessionHead {
+            id: ID.to_owned(),
+            client_addr: "127.0.0.1:20024".to_owned(),
+            server_addr: "127.0.0.1:20023".to_owned(),
+            session_addr: "127.0.0.1:41999".to_owned(),
+            herald_label: None,
+            started_at: "2026-01-01T00:00:00Z".to_owned(),
+        };
+        let point = ResumePoint {
+            start: Seqno(9),
+            largest_len: 1448,
+            origin: Some(4096),
+            start_is_certain: true,
+            is_pairing: true,
+        };
+        let mut journal = Journal::create(&dir.join(layout::JOURNAL), &head, point).unwrap();
+        let file = layout::new_file(&dir.join(layout::VMCORE_PART)).unwrap();
+        file.write_all_at(&[7; 8192 + 512], 0).unwrap();
+        journal.received(0, 8192 + 512).unwrap();
+    }
+
+    #[test]
+    fn a_session_that_was_just_heard_goes_on_where_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        session(root.path());
+        let found = left_over(root.path());
+        let state = &found[0].state;
+        assert_eq!((state.point.start, state.data.covered_bytes()), (Seqno(9), 8704));
+        assert!(!state.is_durable && found[0].spool.is_some());
+    }
+
+    #[test]
+    fn what_a_dying_receiver_cut_off_does_not_count_as_stored() {
+        let root = tempfile::tempdir().unwrap();
+        session(root.path());
+        let part = layout::session_dir(root.path(), ID).join(layout::VMCORE_PART);
+        OpenOptions::new()
+            .write(true)
+            .open(part)
+            .unwrap()
+            .set_len(8192)
+            .unwrap();
+        let found = left_over(root.path());
+        assert_eq!(found[0].state.data.iter().collect::<Vec<_>>(), [0..8192]);
+    }
+
+    #[test]
+    fn a_core_whose_sender_may_still_ask_is_answered_and_later_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        session(root.path());
+        let spool = left_over(root.path()).remove(0).spool.unwrap();
+        spool.commit(Ending::Finished, 0).unwrap();
+        let found = left_over(root.path());
+        assert!(found[0].state.is_durable && found[0].spool.is_none() && found[0].lock.is_some());
+        drop(found);
+        forget_lingering(root.path(), ID);
+        assert!(left_over(root.path()).is_empty());
     }
 }

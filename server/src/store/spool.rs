@@ -89,14 +89,19 @@ pub(crate) struct Spool {
 
 impl Spool {
     /// Makes the session's directory below the store's `root`, if there is space for its records.
-    pub(crate) fn create(root: &Path, head: &SessionHead, mut account: Account) -> Result<Self, SpoolError> {
+    pub(crate) fn create(
+        root: &Path,
+        head: &SessionHead,
+        point: ResumePoint,
+        mut account: Account,
+    ) -> Result<Self, SpoolError> {
         account.expect(RESERVE_BYTES_MIN + OBJECT_BYTES, admission::space_of(root))?;
         let dir = layout::session_dir(root, &head.id);
         let month = layout::month_dir(root, Timestamp::now());
         layout::make_dirs_below(root, &month).map_err(io_error("make", &month))?;
         layout::make_dir(&dir).map_err(io_error("make", &dir))?;
         let path = dir.join(layout::JOURNAL);
-        let journal = Journal::create(&path, head).map_err(io_error("write", &path))?;
+        let journal = Journal::create(&path, head, point).map_err(io_error("write", &path))?;
         let to_sync = journal.to_sync().map_err(io_error("use", &path))?;
         let path = dir.join(layout::RESERVE);
         let reserve = Reserve::create(&path).map_err(io_error("set aside space in", &path))?;
