@@ -1,6 +1,7 @@
 //! `cores`: what is stored, from a directory or from a receiver's API.
 
 mod fetch;
+mod log;
 mod print;
 mod source;
 mod verify;
@@ -55,6 +56,9 @@ enum Verb {
     /// Show what is known of a core.
     #[command(after_help = "Example: coreferry cores info latest")]
     Info(IdArgs),
+    /// Print the kernel log out of a core's memory, or the end of the guest's console.
+    #[command(after_help = "Example: coreferry cores log latest | tail")]
+    Log(IdArgs),
     /// Copy a core's vmcore to a file, holes kept.
     #[command(after_help = "Writes FILE.part first and renames it when all bytes are proven.\n\n\
         Example: coreferry cores fetch latest -o vmcore")]
@@ -110,6 +114,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         None => list(&source, ListArgs::default(), json),
         Some(Verb::List(args)) => list(&source, args, json),
         Some(Verb::Info(args)) => info(&source, &args.id, json),
+        Some(Verb::Log(args)) => log::run(&source, &args.id, json),
         Some(Verb::Fetch(args)) => fetch::run(&source, &args.id, &args.output, json),
         Some(Verb::Verify(args)) => verify::run(&source, &args.id, json),
     }
