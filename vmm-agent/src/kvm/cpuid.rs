@@ -62,6 +62,9 @@ impl Topology {
             0x8000_0008 => entry.ecx = entry.ecx & !0xf0ff | (vcpus - 1) | self.id_bits() << 12,
             // Extended APIC id; core id with one thread; node 0 of one.
             0x8000_001e => (entry.eax, entry.ebx, entry.ecx) = (id, id, 0),
+            // Encrypted memory (AMD64 APM volume 3, appendix E.4.17): KVM tells what the host could do. These guests have none,
+            // and Linux reads MSR 0xc001_0131, which they do not have either, as soon as it sees a bit here.
+            0x8000_001f => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
             _ => {}
         }
         entry
@@ -123,6 +126,7 @@ mod tests {
             leaf(0xb, 9, 9, 9),
             leaf(0x8000_0008, 0x3030, 0, 0x400f),
             leaf(0x8000_001e, 7, 0x0107, 3),
+            leaf(0x8000_001f, 0x1_780f, 0x4173, 0x1fd),
         ];
         leaves(
             &supported,
@@ -161,6 +165,12 @@ mod tests {
             .map(|leaf| leaf.eax)
             .collect();
         assert_eq!(caches, [0x0c00_0121, 0x0c00_8163, 0]);
+    }
+
+    #[test]
+    fn encrypted_memory_is_not_offered() {
+        let leaf = find(&of(0, 1), 0x8000_001f, 0);
+        assert_eq!((leaf.eax, leaf.ebx, leaf.ecx, leaf.edx), (0, 0, 0, 0));
     }
 
     #[test]
