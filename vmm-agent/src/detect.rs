@@ -117,7 +117,7 @@ impl fmt::Display for Trigger {
             Trigger::VcpuFailed { vcpu, what } => write!(f, "vCPU {vcpu} stopped for good: {what}"),
             Trigger::ApiRequest { reason } => write!(f, "a dump was asked for: {reason}"),
             Trigger::PanicConsole { line } => write!(f, "the serial console said: {line}"),
-            Trigger::KdumpFailed => f.write_str("the guest's own dump did not finish in time"),
+            Trigger::KdumpFailed => f.write_str("the guest's own dump failed or took too long"),
         }
     }
 }
