@@ -305,6 +305,13 @@ impl SessionThread {
                 (self.heard_at, self.is_ours, self.awaited) = (Instant::now(), None, false);
             }
             match accepted {
+                // The bytes that came first count. Writing others over them would cost a slow disk its time, and let anybody
+                // change what is stored.
+                Ok(Accepted::Data {
+                    ticket,
+                    duplicate: true,
+                    ..
+                }) => self.give_back(ticket),
                 Ok(Accepted::Data {
                     offset, bytes, ticket, ..
                 }) => add_to_runs(&mut runs, offset, bytes, ticket),
