@@ -3,8 +3,12 @@
 #![allow(dead_code, reason = "each test file uses its own part of this module")]
 
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
 
 use super::common::PATIENCE;
+
+/// How long a receiver is waited for that may have ended the session.
+const NO_ANSWER: Duration = Duration::from_secs(2);
 
 /// One dump.
 #[derive(Debug)]
@@ -17,6 +21,11 @@ pub(crate) struct TinySender {
 impl TinySender {
     /// Sends a herald and waits for its acknowledgement.
     pub(crate) fn connect(to: SocketAddrV4) -> Self {
+        Self::connect_with(to, &[])
+    }
+
+    /// The same, with a path in the herald.
+    pub(crate) fn connect_with(to: SocketAddrV4, path: &[u8]) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         let mut sender = Self {
@@ -24,7 +33,7 @@ impl TinySender {
             to: to.into(),
             seqno: 0,
         };
-        sender.to = sender.message(1, 0, &[]);
+        sender.to = sender.message(1, 0, path);
         sender
     }
 
@@ -48,8 +57,35 @@ impl TinySender {
         self.message(2, 0, &[]);
     }
 
+    /// Sends bytes of the dump file; whether they were acknowledged within [`NO_ANSWER`].
+    pub(crate) fn try_data(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        self.try_message(3, offset, bytes, NO_ANSWER).is_some()
+    }
+
+    /// Sends the kernel dump header; whether it was acknowledged within [`NO_ANSWER`].
+    pub(crate) fn try_header(&mut self, header: &[u8]) -> bool {
+        self.try_message(4, 0, header, NO_ANSWER).is_some()
+    }
+
+    /// Sends FINISHED; whether it was acknowledged within [`NO_ANSWER`].
+    pub(crate) fn try_finish(&mut self) -> bool {
+        self.try_message(2, 0, &[], NO_ANSWER).is_some()
+    }
+
+    /// Sends bytes of the encrypted key.
+    pub(crate) fn key(&mut self, offset: u64, bytes: &[u8]) {
+        self.message(5, offset, bytes);
+    }
+
     /// Sends one message and waits for its acknowledgement; gives where that came from.
     fn message(&mut self, kind: u32, offset: u64, bytes: &[u8]) -> SocketAddr {
+        let answered = self.try_message(kind, offset, bytes, PATIENCE);
+        answered.expect("an acknowledgement in time")
+    }
+
+    /// The same; none if no acknowledgement comes.
+    fn try_message(&mut self, kind: u32, offset: u64, bytes: &[u8], patience: Duration) -> Option<SocketAddr> {
+        self.socket.set_read_timeout(Some(patience)).expect("a time-out");
         self.seqno += 1;
         let len = u32::try_from(bytes.len()).expect("a short message");
         let mut datagram = Vec::new();
@@ -63,13 +99,13 @@ impl TinySender {
         datagram.extend_from_slice(bytes);
         self.socket.send_to(&datagram, self.to).expect("sent");
         let mut ack = [0; 16];
-        let (len, from) = self.socket.recv_from(&mut ack).expect("an acknowledgement in time");
+        let (len, from) = self.socket.recv_from(&mut ack).ok()?;
         assert_eq!(
             ack[..len],
             self.seqno.to_be_bytes(),
             "the acknowledgement is the sequence number"
         );
-        from
+        Some(from)
     }
 }
 
