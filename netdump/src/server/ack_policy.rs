@@ -342,7 +342,8 @@ impl Pairing {
         self.one_at_a_time && self.burst.seen.is_power_of_two()
     }
 
-    const fn release(&mut self, indices: u128) -> Released {
+    fn release(&mut self, indices: u128) -> Released {
+        debug_assert!(indices & !self.burst.stored == 0, "what is released is stored");
         self.burst.held &= !indices;
         Released {
             start: self.start,

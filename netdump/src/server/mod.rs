@@ -8,6 +8,7 @@
 mod ack_policy;
 mod acks;
 mod displaced;
+pub mod invariants;
 mod limits;
 mod outcome;
 mod resume;
@@ -102,6 +103,7 @@ impl Session {
     /// [`Rejected`] says why it was not taken; the session goes on as if it had not come.
     pub fn handle_datagram<'d>(&mut self, now: Instant, datagram: &'d [u8]) -> Result<Accepted<'d>, Rejected> {
         let accepted = self.accept(now, datagram);
+        debug_assert!(self.keeps_the_rules(), "{:?} has no end", self.state);
         match &accepted {
             // A sender that only repeats its HERALD hears no answer, and one that is forged needs none: neither keeps a
             // session alive.
@@ -136,6 +138,10 @@ impl Session {
         }
         let new_bytes = self.extents_mut(kind).insert(offset..end)?;
         self.stats.duplicate_bytes += (end - offset) - new_bytes;
+        debug_assert!(
+            invariants::may_acknowledge(kind, self.extents(kind).contains(&(offset..end)), false),
+            "{kind} at {offset} is not stored"
+        );
         if kind == Kind::Vmcore {
             let released = self.pairing.stored(seqno);
             self.stats.held_acks += u64::from(released.is_empty());
@@ -155,6 +161,7 @@ impl Session {
             self.linger_until = now + self.limits.linger;
             let FinishTicket { seqno } = ticket;
             self.acknowledge(seqno);
+            debug_assert!(self.keeps_the_rules(), "{:?} has no end", self.state);
         }
     }
 

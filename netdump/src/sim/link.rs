@@ -102,7 +102,7 @@ pub struct Link {
 struct Datagram {
     port: u16,
     payload: Vec<u8>,
-    checksum: u16,
+    checksum: Option<u16>,
 }
 
 impl Link {
@@ -133,7 +133,8 @@ impl Link {
             self.stats.lost += 1;
             return;
         };
-        let checksum = Checksum::default().add(payload).finish();
+        // Only where bits flip is it looked at.
+        let checksum = (self.config.corrupt_ppm > 0).then(|| Checksum::default().add(payload).finish());
         let mut datagram = Datagram {
             port,
             payload: payload.to_vec(),
@@ -164,7 +165,7 @@ impl Link {
                     checksum,
                 },
             ) = self.on_the_way.pop_first()?;
-            if Checksum::default().add(&payload).finish() == checksum {
+            if checksum.is_none_or(|checksum| Checksum::default().add(&payload).finish() == checksum) {
                 self.stats.delivered += 1;
                 return Some((port, payload));
             }

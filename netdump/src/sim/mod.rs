@@ -6,6 +6,7 @@
 //! alone, so that a failing one can be repeated. [`Scenario`] draws everything from one seed: both ends, the path, and who
 //! loses power when.
 
+mod holes;
 mod image;
 mod ingest;
 mod link;
@@ -19,6 +20,7 @@ mod stock;
 mod world;
 
 pub use self::{
+    holes::{LongDump, long_dump},
     image::{Image, content},
     ingest::OurIngest,
     link::{Link, LinkConfig, LinkStats},

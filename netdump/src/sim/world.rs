@@ -3,6 +3,7 @@ use core::fmt;
 
 use super::{image::Image, link::Link};
 use crate::{
+    server::invariants::may_acknowledge,
     time::Instant,
     wire::{self, Header, Kind},
 };
@@ -189,10 +190,10 @@ impl Seen {
             .messages
             .get(&seqno.0)
             .ok_or(Violation::NeverSent { seqno: seqno.0 })?;
-        let kept = |(kind, offset, bytes): &(Kind, u64, Vec<u8>)| match kind {
-            Kind::Herald => true,
-            Kind::Finished => receiver.is_durable(),
-            kind => receiver.holds(*kind, *offset, bytes),
+        let kept = |(kind, offset, bytes): &(Kind, u64, Vec<u8>)| {
+            let is_stored = || receiver.holds(*kind, *offset, bytes);
+            let has_bytes = !matches!(kind, Kind::Herald | Kind::Finished);
+            may_acknowledge(*kind, has_bytes && is_stored(), receiver.is_durable())
         };
         match messages.iter().find(|message| !kept(message)) {
             Some((kind, offset, _)) if !messages.iter().any(kept) => Err(Violation::NotKept {

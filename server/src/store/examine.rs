@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 use api::{ByteRange, CoreState};
 use netdump::Extents;
+use netdump::server::invariants::accounts_for_every_byte;
 use vmcore::PAGE_LEN;
 use vmcore::kernel_header::{Compression, ParityVerdict};
 use vmcore::limits::FILE_LEN_MAX;
@@ -93,6 +94,10 @@ pub(crate) fn examine(
     let lost: Vec<ByteRange> = undeclared.flat_map(|gap| excluded.gaps(gap)).map(byte_range).collect();
     let length_is_known = declared.file_len.is_some() || announced.is_some();
     let (state, reason) = judge(ending, &declared, &lost, length_is_known, header);
+    debug_assert!(
+        state != CoreState::Complete || accounts_for_every_byte(needed, received, &union(zero, excluded)),
+        "a core is complete although not every byte is accounted for"
+    );
     Ok(Examined {
         file_len_bytes: file_len,
         zero_bytes: not_received(received, zero),
@@ -101,6 +106,15 @@ pub(crate) fn examine(
         state,
         reason,
     })
+}
+
+/// What is in either set.
+fn union(one: &Extents, other: &Extents) -> Extents {
+    let mut both = Extents::new(usize::MAX);
+    for range in one.iter().chain(other) {
+        let _ = both.insert(range);
+    }
+    both
 }
 
 /// State and reason.

@@ -14,14 +14,14 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{process, testbed, workspace};
+use crate::{process, sim, testbed, workspace};
 use output::Tally;
 use tiers::Tier;
 
 /// What to run.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Everything, whole matrices and long runs included: sets COREFERRY_ALL=1 and runs ignored tests too.
+    /// Everything, whole matrices and long runs included: sets COREFERRY_ALL=1, runs ignored tests and simulates in full.
     #[arg(long)]
     all: bool,
     /// Only tiers whose name contains this; may be given several times.
@@ -53,6 +53,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     notes.append(&mut sum.skips);
     notes.iter().for_each(|reason| println!("SKIP: {reason}"));
     println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, notes.len());
+    if options.all && options.tiers.is_empty() && options.filter.is_none() {
+        sim::run(&sim::Options::full())?;
+    }
     if sum.failed > 0 {
         bail!("{} tests failed", sum.failed);
     }
