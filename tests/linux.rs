@@ -13,6 +13,8 @@ mod case;
 mod common;
 #[path = "linux/crashes.rs"]
 mod crashes;
+#[path = "linux/kdump.rs"]
+mod kdump;
 #[path = "linux/kernels.rs"]
 mod kernels;
 #[path = "linux/lives.rs"]
@@ -40,6 +42,8 @@ mod testbed;
 mod guest {
     pub(crate) const VCPUS: usize = 2;
 }
+
+use std::path::Path;
 
 use anyhow::Result;
 use case::Case;
@@ -71,36 +75,53 @@ fn debian_6_12_cloud_lives_and_its_crashes_become_cores() {
 
 #[test]
 fn debuggers_open_the_core_of_debian_6_1_cloud() {
-    with(Kernel::Cloud61, |_| Ok(opened::cases()), opened::check);
+    with(Kernel::Cloud61, |_, _| Ok(opened::cases()), opened::check);
 }
 
 /// Everything that one kernel must show.
 fn on(kernel: Kernel) {
-    let cases = |testbed: &Testbed| {
+    let cases = |testbed: &Testbed, dir: &Path| {
         let mut cases = boots::cases(kernel, testbed)?;
         cases.extend(crashes::cases(kernel));
         cases.extend(lives::cases(kernel));
         cases.push(shim::case(kernel, testbed)?);
+        cases.push(kdump::case(kernel, testbed, dir)?);
+        cases.retain(|case| is_wanted(kernel, case.name));
         Ok(cases)
     };
     with(kernel, cases, |_, _, _| Ok(()));
 }
 
+/// Whether a case runs. Where not everything was asked for, each runs once, and the drivers with both kernels.
+fn is_wanted(kernel: Kernel, name: &str) -> bool {
+    if std::env::var_os("COREFERRY_ALL").is_some() {
+        return true;
+    }
+    match kernel {
+        Kernel::Cloud61 => ["lives", "resets", "tripled", "nmi", "restarted", "braked", "shim"].contains(&name),
+        Kernel::Generic612 => ["lives", "two", "early"].contains(&name),
+        Kernel::Generic61 | Kernel::Cloud612 => true,
+    }
+}
+
 /// Runs cases of a kernel, if the testbed has it, and looks at what they left.
 fn with(
     kernel: Kernel,
-    cases: impl FnOnce(&Testbed) -> Result<Vec<Case>>,
-    check: impl FnOnce(&Testbed, &std::path::Path, &[Seen]) -> Result<()>,
+    cases: impl FnOnce(&Testbed, &Path) -> Result<Vec<Case>>,
+    check: impl FnOnce(&Testbed, &Path, &[Seen]) -> Result<()>,
 ) {
     let Some(testbed) = Testbed::find() else { return };
     if !kernel.is_there(&testbed) {
         return;
     }
     let dir = common::temp_dir();
-    let wanted = |case: &Case| {
-        std::env::var("COREFERRY_CASES").map_or(true, |names| names.split(',').any(|name| name == case.name))
+    let chosen = std::env::var("COREFERRY_CASES").ok();
+    let is_chosen = |case: &Case| {
+        chosen
+            .as_ref()
+            .is_none_or(|names| names.split(',').any(|name| name == case.name))
     };
-    let cases = cases(&testbed).map(|cases| cases.into_iter().filter(wanted).collect::<Vec<_>>());
+    let cases = cases(&testbed, dir.path()).map(|cases| cases.into_iter().filter(is_chosen).collect::<Vec<_>>());
     let ran = cases.and_then(|cases| outer::run(&testbed, dir.path(), &cases));
     if let Err(error) = ran.and_then(|seen| check(&testbed, dir.path(), &seen)) {
         panic!("{error:#}");

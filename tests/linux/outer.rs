@@ -59,6 +59,7 @@ said() {
 ///
 /// What they left stays below `dir`.
 pub(crate) fn run(testbed: &Testbed, dir: &Path, cases: &[Case]) -> Result<Vec<Seen>> {
+    ensure!(!cases.is_empty(), "no case is left (COREFERRY_CASES)");
     let began = Instant::now();
     boot(testbed, dir, cases).context("the machine in between")?;
     eprintln!("{} guests took {:.0} s", cases.len(), began.elapsed().as_secs_f64());
