@@ -4,7 +4,8 @@
 //! Every vCPU is entered at the ELF entry point in 64-bit mode with paging on: `rdi` holds the vCPU's index, `rsi` the
 //! guest-physical address of [`BootInfo`], all other general registers are zero, interrupts are off. CR3 maps all RAM
 //! and the device hole below 4 GiB one to one with 2 MiB pages, writable, executable and open to ring 3. There is no
-//! stack: the guest brings its own. `cs` is a flat 64-bit code segment, the data segments are flat, there is no IDT and
+//! stack: the guest brings its own. The image asks for this protocol by a [`BootNote`] in a `PT_NOTE` segment; an executable
+//! without one is refused, because it would not know what it finds. `cs` is a flat 64-bit code segment, the data segments are flat, there is no IDT and
 //! no task state. The local APICs are in their reset state; no INIT or SIPI is needed.
 use core::mem::size_of;
 
@@ -23,6 +24,34 @@ pub const COMMAND_LINE_LEN: usize = 4096;
 /// First address that belongs to the guest's image; everything below is the boot protocol's until the guest has set up
 /// its own page tables and descriptor tables.
 pub const IMAGE_MIN_GPA: u64 = 0x10_0000;
+
+/// Owner of the note by which an image asks for this protocol, with its NUL.
+pub const NOTE_NAME: [u8; 10] = *b"coreferry\0";
+/// Type of that note. Its descriptor is the version of the layout.
+pub const NOTE_TYPE: u32 = 1;
+
+/// The note, to be put into a section `.note.coreferry` (ELF-64 Object File Format, version 1.5, "Note section").
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug)]
+pub struct BootNote {
+    name_len: u32,
+    descriptor_len: u32,
+    kind: u32,
+    /// Padded to a multiple of four.
+    name: [u8; 12],
+    version: u32,
+}
+
+impl BootNote {
+    /// The note of this version.
+    pub const THIS: BootNote = BootNote {
+        name_len: 10,
+        descriptor_len: 4,
+        kind: NOTE_TYPE,
+        name: *b"coreferry\0\0\0",
+        version: VERSION,
+    };
+}
 
 /// A range of RAM.
 #[repr(C)]

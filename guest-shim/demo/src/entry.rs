@@ -6,6 +6,13 @@ use core::arch::global_asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::AtomicU64;
 
+use guest_shim::boot::BootNote;
+
+/// Asks the host for the boot protocol of plain guests.
+#[used]
+#[unsafe(link_section = ".note.coreferry")]
+static BOOT_NOTE: BootNote = BootNote::THIS;
+
 /// Most CPUs; further ones stop.
 pub const CPUS_MAX: usize = 8;
 /// Length of a ring-3 stack, and its alignment.

@@ -4,7 +4,7 @@
 //!
 //! - `linux`: a Linux bzImage, by the 64-bit boot protocol
 //! - `pvh`: an ELF64 executable with a PVH entry, such as an uncompressed Linux vmlinux
-//! - `elf64`: any other ELF64 executable is entered in 64-bit mode, by the protocol of `guest_shim::boot`
+//! - `elf64`: an ELF64 executable whose note (`notes`) asks for the protocol of `guest_shim::boot`, entered in 64-bit mode
 //!
 //! The first two find their machine by ACPI (`acpi`, `dsdt`), and start the other vCPUs themselves.
 mod acpi;
@@ -12,6 +12,7 @@ mod dsdt;
 mod elf64;
 mod layout;
 mod linux;
+mod notes;
 mod pvh;
 mod tables;
 
@@ -19,6 +20,8 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
+
+use guest_shim::boot::{NOTE_NAME, NOTE_TYPE};
 
 use crate::kvm::Start;
 use crate::limits::KERNEL_LEN_MAX;
@@ -58,6 +61,12 @@ pub enum KernelError {
         /// What is wrong.
         why: String,
     },
+    /// It is an executable that names no way to enter it.
+    #[error(
+        "the kernel is an x86-64 ELF executable without an entry that this program knows: neither a PVH entry (Xen note 18, \
+         which Linux has with CONFIG_PVH) nor the note of a plain guest; for Linux, the bzImage (vmlinuz) starts as well"
+    )]
+    NoEntry,
     /// It does not fit into guest memory.
     #[error("cannot load the kernel into {mem_mib} MiB of guest memory")]
     Load {
@@ -164,6 +173,9 @@ pub fn load(memory: &GuestMemory, parts: BootParts<'_>) -> Result<Boot, KernelEr
     } else {
         let loaded = elf64::load(memory, kernel)?;
         let Some(entry) = loaded.pvh_entry else {
+            if !notes::has(kernel, &NOTE_NAME, NOTE_TYPE) {
+                return Err(KernelError::NoEntry);
+            }
             if initrd.is_some() {
                 return Err(KernelError::InitrdRefused);
             }
@@ -233,4 +245,36 @@ fn place_initrd(
 /// The bytes at an offset.
 fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_shim::DEMO_GUEST_ELF;
+
+    use super::*;
+
+    fn load_plain(kernel: &[u8]) -> Result<Boot, KernelError> {
+        let memory = GuestMemory::create(32).unwrap();
+        let parts = BootParts {
+            kernel,
+            initrd: None,
+            command_line: "",
+            vcpus: 2,
+        };
+        load(&memory, parts)
+    }
+
+    #[test]
+    fn an_executable_that_names_no_entry_is_refused_and_the_demo_guest_is_not() {
+        let boot = load_plain(DEMO_GUEST_ELF).unwrap();
+        assert!(boot.identity_mapped && boot.starts.len() == 2);
+        let mut other = DEMO_GUEST_ELF.to_vec();
+        let at = other.windows(10).position(|window| window == NOTE_NAME).unwrap();
+        other[at] = b'k';
+        let refused = load_plain(&other).unwrap_err().to_string();
+        assert!(
+            refused.contains("CONFIG_PVH") && refused.contains("vmlinuz"),
+            "{refused}"
+        );
+    }
 }

@@ -205,8 +205,9 @@ impl Workers {
         for (worker, ended) in self.threads.drain(..).zip(ended) {
             if !ended {
                 tracing::error!(worker = worker.name, "a device's worker hangs and is left behind");
-            } else if worker.thread.join().is_err() {
-                tracing::error!(worker = worker.name, "a device's worker panicked: this is a bug");
+            } else {
+                // One that panicked has said so.
+                let _ = worker.thread.join();
             }
         }
     }
@@ -274,6 +275,13 @@ struct Ending(Arc<Gate>, usize);
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let worker = thread::current().name().unwrap_or_default().to_owned();
+            tracing::error!(
+                worker,
+                "a device's worker panicked, and its guest waits in vain: this is a bug"
+            );
+        }
         if let Some(ended) = self.0.lock().ended.get_mut(self.1) {
             *ended = true;
         }
