@@ -26,6 +26,8 @@ mod opened;
 mod ours;
 #[path = "linux/outer.rs"]
 mod outer;
+#[path = "linux/pvh.rs"]
+mod pvh;
 #[allow(dead_code, reason = "each test of cores asks its own readers")]
 #[path = "tools/readers.rs"]
 mod readers;
@@ -86,6 +88,10 @@ fn on(kernel: Kernel) {
         cases.extend(lives::cases(kernel));
         cases.push(shim::case(kernel, testbed)?);
         cases.push(kdump::case(kernel, testbed, dir)?);
+        // Of this one the testbed has the uncompressed image.
+        if kernel == Kernel::Cloud61 {
+            cases.push(pvh::case(kernel, testbed)?);
+        }
         cases.retain(|case| is_wanted(kernel, case.name));
         Ok(cases)
     };
@@ -98,7 +104,17 @@ fn is_wanted(kernel: Kernel, name: &str) -> bool {
         return true;
     }
     match kernel {
-        Kernel::Cloud61 => ["lives", "resets", "tripled", "nmi", "restarted", "braked", "shim"].contains(&name),
+        Kernel::Cloud61 => [
+            "lives",
+            "resets",
+            "tripled",
+            "nmi",
+            "restarted",
+            "braked",
+            "shim",
+            "pvh",
+        ]
+        .contains(&name),
         Kernel::Generic612 => ["lives", "two", "early"].contains(&name),
         Kernel::Generic61 | Kernel::Cloud612 => true,
     }

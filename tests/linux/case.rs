@@ -30,6 +30,8 @@ pub(crate) struct Case {
     pub(crate) payload: String,
     /// What the guest's initramfs has besides, by its path.
     pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    /// Booted in the place of the kernel's own image.
+    pub(crate) image: Option<Vec<u8>>,
     pub(crate) steps: String,
     net: Option<&'static str>,
     pub(crate) has_disk: bool,
@@ -55,6 +57,7 @@ impl Case {
             append: APPEND.to_owned(),
             payload: String::new(),
             files: Vec::new(),
+            image: None,
             steps: String::new(),
             net: None,
             has_disk: false,
@@ -103,6 +106,14 @@ impl Case {
     pub(crate) fn payload(self, script: &str) -> Self {
         Self {
             payload: script.to_owned(),
+            ..self
+        }
+    }
+
+    /// Another image of the same kernel, to be booted instead.
+    pub(crate) fn image(self, bytes: Vec<u8>) -> Self {
+        Self {
+            image: Some(bytes),
             ..self
         }
     }
@@ -163,6 +174,10 @@ impl Case {
         script += "mkdir -p $R; touch $OUT; . /p/lib\n";
         script += "(cd /p/cases/$NAME/root; find . | cpio -o -H newc 2> /dev/null) > /tmp/$NAME.own\n";
         script += &format!("cat /p/guests/{kernel}/initrd.cpio /tmp/$NAME.own > /tmp/$NAME.initrd\n");
+        let image = match self.image {
+            Some(_) => "/p/cases/$NAME/kernel".to_owned(),
+            None => format!("/p/guests/{kernel}/vmlinuz"),
+        };
         let mut devices = String::new();
         if let Some(model) = self.net {
             script += "tunctl -t tap$N > /dev/null; ip addr add 10.9.$N.1/24 dev tap$N; ip link set tap$N up\n";
@@ -174,7 +189,7 @@ impl Case {
         }
         script += &format!(
             "begin=$(now)\n\
-             timeout -s KILL {LIMIT_S} /p/coreferry run --name $NAME --kernel /p/guests/{kernel}/vmlinuz --initrd /tmp/$NAME.initrd \
+             timeout -s KILL {LIMIT_S} /p/coreferry run --name $NAME --kernel {image} --initrd /tmp/$NAME.initrd \
              --mem-mib {mem_mib} --vcpus {vcpus} --dump-mtu 9000 --api /tmp/$NAME.sock{devices}{options} --append '{append}' > $OUT 2>&1 &\n\
              pid=$!\n\
              . /p/cases/$NAME/steps > $R/steps 2>&1\n\

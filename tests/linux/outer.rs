@@ -92,7 +92,12 @@ fn boot(testbed: &Testbed, dir: &Path, cases: &[Case]) -> Result<()> {
     let mut qemu = testbed.command("qemu-system-x86_64");
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"])
+        .args([
+            "-serial",
+            "stdio",
+            "-append",
+            "console=ttyS0 quiet panic=-1 no_timer_check",
+        ])
         .args(["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="])
         .args(["-device", "virtio-blk-pci,drive=results", "-drive"])
         .arg(format!(
@@ -152,6 +157,9 @@ fn write_initrd(testbed: &Testbed, dir: &Path, initrd: &Path, cases: &[Case]) ->
         fs::write(folder.join("run"), case.script(number))?;
         fs::write(folder.join("steps"), &case.steps)?;
         fs::write(folder.join("root/payload"), case.variables(number) + &case.payload)?;
+        if let Some(image) = &case.image {
+            fs::write(folder.join("kernel"), image)?;
+        }
         for (path, bytes) in &case.files {
             let inside = folder.join("root").join(path);
             fs::create_dir_all(inside.parent().context("a file has a folder")?)?;
