@@ -96,6 +96,7 @@ impl Beginning {
             linger_lock,
             awaited: !is_new,
             heard_at: Instant::now(),
+            away: Duration::ZERO,
             dropped: 0,
             is_ours: None,
             last_refusal: None,
@@ -132,6 +133,8 @@ struct SessionThread {
     /// It was taken over and its sender has not been heard since.
     awaited: bool,
     heard_at: Instant,
+    /// Time spent storing.
+    away: Duration,
     /// What the kernel says to have dropped so far.
     dropped: u32,
     /// Whether the sender is one of ours, once that was looked up in the present silence.
@@ -208,7 +211,11 @@ impl SessionThread {
                     return Ok(());
                 }
             } else {
-                match self.take_batch(&buffer, &datagrams) {
+                let began = Instant::now();
+                let taken = self.take_batch(&buffer, &datagrams);
+                self.away += began.elapsed();
+                self.heard_at += began.elapsed();
+                match taken {
                     Ok(Next::GoOn) => {}
                     Ok(Next::GiveWay) => {
                         self.end(self.silent());
@@ -221,7 +228,7 @@ impl SessionThread {
                     }
                 }
             }
-            self.session.handle_timeout(self.shared.now());
+            self.session.handle_timeout(self.now());
             match self.disk_is_behind() {
                 Ok(true) => {}
                 Ok(false) => self.send_acks()?,
@@ -242,6 +249,12 @@ impl SessionThread {
         }
     }
 
+    /// The protocol's time, without that which was spent storing: while nobody listened, nobody was silent.
+    fn now(&self) -> netdump::Instant {
+        let away_ns = u64::try_from(self.away.as_nanos()).unwrap_or(u64::MAX);
+        netdump::Instant::from_nanos(self.shared.now().as_nanos().saturating_sub(away_ns))
+    }
+
     /// Waits for a datagram, then takes all that are there, up to a burst. Gives them with their lengths.
     fn receive_batch(&mut self, buffer: &mut [u8]) -> io::Result<Vec<Datagram>> {
         for waits in [true, false] {
@@ -257,7 +270,7 @@ impl SessionThread {
             if !datagrams.is_empty() || !waits {
                 return Ok(datagrams);
             }
-            let until_deadline = self.session.poll_timeout().map(|at| at.since(self.shared.now()));
+            let until_deadline = self.session.poll_timeout().map(|at| at.since(self.now()));
             let look = if self.held_since.is_some() {
                 HOLD_LOOK
             } else {
@@ -300,7 +313,7 @@ impl SessionThread {
                 self.pass_on(*from, datagram, true);
                 continue;
             }
-            let accepted = self.session.handle_datagram(self.shared.now(), datagram);
+            let accepted = self.session.handle_datagram(self.now(), datagram);
             if !matches!(accepted, Ok(Accepted::Herald) | Err(_)) {
                 (self.heard_at, self.is_ours, self.awaited) = (Instant::now(), None, false);
             }
@@ -393,7 +406,7 @@ impl SessionThread {
             Some(spool) => self.commit(spool, Ending::Finished),
         };
         if durable {
-            self.session.durable(self.shared.now(), ticket);
+            self.session.durable(self.now(), ticket);
             Ok(())
         } else {
             Err(Ending::Storage("the core could not be made durable".to_owned()))
