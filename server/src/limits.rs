@@ -124,11 +124,13 @@ pub const TRAILER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// send no zero pages, so that this bounds the length, and the other limits the bytes.
 pub const DUMP_MAX: Share = Share::Bytes(4 << 40);
 
-/// What the cores of one guest may take: a guest in a crash loop leaves as much for all others.
+/// What the cores of one guest may take: a guest in a crash loop leaves as much for all others. It does not count for
+/// 127.0.0.1, from which the agents of all guests on the receiver's own host send.
 pub const GUEST_MAX: Share = Share::Percent(50);
 
-/// What all cores may take: the rest is for their records and for the file system, which slows down when it is full.
-pub const TOTAL_MAX: Share = Share::Percent(90);
+/// What all cores may take: as much as there is, since [`FREE_MIN`] keeps its reserve. Where cores share their file system
+/// with something else, less is to be named.
+pub const TOTAL_MAX: Share = Share::Percent(100);
 
 /// What stays free whatever else lies on the file system: room for the records of running dumps, and for others' logs.
 pub const FREE_MIN: Share = Share::Percent(2);

@@ -240,7 +240,7 @@ fn a_lack_of_space_is_told_as_soon_as_the_length_is_known_and_the_dump_goes_on()
         ..Hooks::default()
     };
     let limits = Limits {
-        guest_max: Share::Bytes(2 << 20),
+        total_max: Share::Bytes(2 << 20),
         free_min: Share::Bytes(0),
         ..Limits::default()
     };
@@ -265,7 +265,7 @@ fn a_lack_of_space_is_told_as_soon_as_the_length_is_known_and_the_dump_goes_on()
     .unwrap();
     assert_eq!(json["event"], "nospace");
     assert_eq!(json["file_len_bytes"], len_bytes);
-    assert!(json["reason"].as_str().unwrap().contains("guest-max"), "{json}");
+    assert!(json["reason"].as_str().unwrap().contains("total-max"), "{json}");
     let listed = receiver.cores().all().remove(0);
     assert_eq!(
         (listed.state, listed.file_len_bytes),

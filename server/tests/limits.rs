@@ -75,17 +75,17 @@ fn a_guest_may_store_as_much_as_guest_max_and_others_are_not_concerned() {
     };
     let receiver = start(dir.path(), limits, 10);
     let to = receiver.netdump_addr();
-    let mut first = Sender::try_connect("127.0.0.1", to, PATIENCE).unwrap();
+    let mut first = Sender::try_connect("127.0.0.2", to, PATIENCE).unwrap();
     first.data(0, &vec![1; 200_000]);
     first.finish();
     cores(&receiver, 1);
-    let mut second = Sender::try_connect("127.0.0.1", to, PATIENCE).unwrap();
+    let mut second = Sender::try_connect("127.0.0.2", to, PATIENCE).unwrap();
     assert!(
         !second.try_data(0, &[2; 8192]),
         "the records alone are too much by then"
     );
     assert!(refused(&receiver, "guest-bytes") >= 1);
-    let mut other = Sender::try_connect("127.0.0.2", to, PATIENCE).unwrap();
+    let mut other = Sender::try_connect("127.0.0.3", to, PATIENCE).unwrap();
     other.data(0, &vec![3; 150_000]);
     other.finish();
     assert_eq!(cores(&receiver, 2).len(), 2);
@@ -93,7 +93,7 @@ fn a_guest_may_store_as_much_as_guest_max_and_others_are_not_concerned() {
     // Somebody makes room by hand: the next dump finds it.
     std::fs::remove_dir_all(dir.path().join("cores")).unwrap();
     std::thread::sleep(server::limits::RECOUNT_AFTER);
-    let mut third = Sender::try_connect("127.0.0.1", to, PATIENCE).unwrap();
+    let mut third = Sender::try_connect("127.0.0.2", to, PATIENCE).unwrap();
     third.data(0, &vec![4; 100_000]);
 }
 

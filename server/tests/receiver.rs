@@ -198,6 +198,22 @@ fn any_order_and_repetition_gives_the_same_file() {
 }
 
 #[test]
+fn a_repeat_that_differs_is_acknowledged_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = start(dir.path());
+    let mut sender = Sender::connect(receiver.netdump_addr(), b"");
+    sender.data(0, &[1; 4096]);
+    sender.data(0, &[2; 4096]);
+    sender.data(1024, &[3; 1024]);
+    sender.kernel_header(&header(4096));
+    sender.finish();
+    let core = only(&receiver);
+    assert_eq!(core.state, CoreState::Complete);
+    let stored = receiver.cores().vmcore(&core.id).unwrap();
+    assert_eq!(std::fs::read(stored.path).unwrap(), [1; 4096]);
+}
+
+#[test]
 fn the_first_page_of_a_second_dump_is_put_into_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let receiver = start(dir.path());

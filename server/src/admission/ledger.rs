@@ -153,7 +153,7 @@ impl Sums {
         let of = |map: &HashMap<Ipv4Addr, u64>| map.get(&guest).copied().unwrap_or(0);
         let taken_bytes = of(&self.kept) + of(&self.granted) + more_bytes;
         let max_bytes = self.limits.guest_max.of(space.size_bytes);
-        if taken_bytes > max_bytes {
+        if taken_bytes > max_bytes && guest != Ipv4Addr::LOCALHOST {
             return Err(Short::Guest {
                 guest,
                 taken_bytes,
@@ -291,6 +291,12 @@ mod tests {
             ledger.open(B).take(20 * MIB, || free(900)).is_ok(),
             "the other guest has its own"
         );
+    }
+
+    #[test]
+    fn the_guests_of_this_host_have_one_address_and_no_share_of_it() {
+        let (taken, why) = fill(&mut ledger().open(Ipv4Addr::LOCALHOST), free(900));
+        assert_eq!((taken, why.refused()), (60 * MIB, Refused::TotalBytes));
     }
 
     #[test]
