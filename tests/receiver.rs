@@ -1,6 +1,12 @@
 //! `coreferry serve` as a whole: start, stop, refusals, losses, a full disk.
 
 mod common;
+#[path = "receiver/files.rs"]
+mod files;
+#[path = "stock/mod.rs"]
+mod stock;
+#[path = "receiver/text.rs"]
+mod text;
 #[path = "receiver/tiny_sender.rs"]
 mod tiny_sender;
 

@@ -32,6 +32,15 @@ pub(crate) fn reference_header() -> Vec<u8> {
     kernel_dump_header(0x1000_0000, "devvm", "kdb_sysctl_panic")
 }
 
+/// The same header with other bytes from `at` on, and the parity that they need.
+pub(crate) fn with_field(mut header: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    put(&mut header, at, bytes);
+    put(&mut header, 508, &[0; 4]);
+    let parity = parity(&header);
+    put(&mut header, 508, &parity.to_be_bytes());
+    header
+}
+
 /// The word that makes the exclusive or of all 128 words zero, while its own place is still zero.
 fn parity(header: &[u8]) -> u32 {
     header.chunks_exact(4).fold(0, |sum, word| {

@@ -16,7 +16,7 @@ mod wire;
 
 pub(crate) use content::dense_core;
 pub(crate) use engine::GaveUp;
-pub(crate) use header::{kernel_dump_header, reference_header};
+pub(crate) use header::{kernel_dump_header, reference_header, with_field};
 pub(crate) use loss::Loss;
 pub(crate) use nat::{Kind as NatKind, Nat};
 pub(crate) use receiver::{End, StockDump, StockReceiver};
