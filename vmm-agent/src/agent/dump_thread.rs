@@ -9,6 +9,7 @@ use vmcore::CoreferryNote;
 use super::Shared;
 use super::frozen::FrozenGuest;
 use super::supervisor::Input;
+use crate::dump::contained::{PANICKED, contained};
 use crate::dump::{DumpJob, DumpOutcome, Progress, SpoolFailure, ferry};
 
 /// What the dump's thread works with.
@@ -22,7 +23,10 @@ pub(super) struct DumpThread {
 impl DumpThread {
     pub(super) fn run(self, mut guest: FrozenGuest, mut note: CoreferryNote) {
         let in_time = || self.deadline.is_none_or(|deadline| Instant::now() < deadline);
-        guest.look_into(&mut note, &|| in_time() && !self.progress.is_cancelled());
+        let go_on = || in_time() && !self.progress.is_cancelled();
+        if contained(|| guest.look_into(&mut note, &go_on)).is_none() {
+            note.troubles.push(format!("looking for VMCOREINFO {PANICKED}"));
+        }
         let config = &self.shared.config;
         let job = DumpJob {
             source: &guest,

@@ -318,6 +318,15 @@ impl Pieces<'_> {
         let room = self.buffer.get_mut(..len).unwrap_or_default();
         match core.source.read_at(extent.gpa, room) {
             Ok(()) => walk.filled = len,
+            // One bad page must not cost its neighbours.
+            Err(_) if len > PAGE => {
+                walk.done -= len as u64;
+                let pages = (0..len).step_by(PAGE).rev().map(|at| MemoryRange {
+                    gpa: extent.gpa + at as u64,
+                    len_bytes: PAGE_LEN,
+                });
+                walk.extents.extend(pages);
+            }
             Err(error) => {
                 tracing::warn!("{error}; the core goes on without these pages");
                 self.unreadable_bytes += len as u64;

@@ -7,6 +7,7 @@ use vmcore::CoreferryNote;
 use vmcore::kernel_header::{ARCHITECTURE_VERSION_AMD64, KernelDumpHeader};
 
 use super::address::{ClientNetwork, Target};
+use super::contained::{PANICKED, contained};
 use super::core_file::CoreFile;
 use super::outcome::{DumpOutcome, SpoolFailure, TargetFailure};
 use super::port::DumpPort;
@@ -58,9 +59,25 @@ impl WireSpec {
     }
 }
 
-/// Makes the core and gets it to safety; blocks until that is done, or cannot be.
+/// Makes the core and gets it to safety; blocks until that is done, or cannot be. If sending it panics, the spool still gets it.
 pub fn ferry(job: &DumpJob<'_>) -> DumpOutcome {
-    ferry_with(job, Patience::default())
+    let lost = || DumpOutcome::Lost {
+        failures: Vec::new(),
+        spool: SpoolFailure::Panicked,
+    };
+    let attempt = |job: &DumpJob<'_>| contained(|| ferry_with(job, Patience::default()));
+    attempt(job).unwrap_or_else(|| {
+        tracing::error!("dump {} of {}: sending it {PANICKED}", job.note.dump_id, job.note.vm);
+        if job.spool.is_none() {
+            return lost();
+        }
+        let spool_only = DumpJob {
+            targets: &[],
+            spool: job.spool.clone(),
+            ..*job
+        };
+        attempt(&spool_only).unwrap_or_else(lost)
+    })
 }
 
 /// As [`ferry`], with other times for each receiver.

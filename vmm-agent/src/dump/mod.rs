@@ -16,9 +16,11 @@
 //! - [`sender`]: one conversation with one receiver
 //! - [`spool`]: the core as a file
 //! - [`ferry`]: receivers in order, then the spool
+//! - `contained`: a bug in one step does not cost the core
 //! - [`outcome`], [`progress`], [`address`], [`limits`]
 
 pub mod address;
+pub(crate) mod contained;
 pub mod core_file;
 pub mod ferry;
 pub mod limits;

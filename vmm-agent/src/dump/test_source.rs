@@ -14,7 +14,7 @@ pub(crate) struct TestSource {
     ranges: Vec<MemoryRange>,
     memory: Vec<Vec<u8>>,
     cpus: Vec<CpuState>,
-    /// Reading here fails.
+    /// Every read that touches this fails.
     pub(crate) unreadable_gpa: Option<u64>,
     untouched_reads: AtomicUsize,
 }
@@ -104,7 +104,10 @@ impl DumpSource for TestSource {
     }
 
     fn read_at(&self, gpa: u64, buf: &mut [u8]) -> Result<(), SourceError> {
-        if self.unreadable_gpa == Some(gpa) {
+        if self
+            .unreadable_gpa
+            .is_some_and(|bad| (gpa..gpa + buf.len() as u64).contains(&bad))
+        {
             return Err(SourceError {
                 gpa,
                 len_bytes: buf.len() as u64,

@@ -456,3 +456,32 @@ fn a_spool_that_cannot_hold_the_core_is_named_and_left_clean() {
         "{text}"
     );
 }
+
+#[test]
+fn a_core_whose_sending_panics_goes_to_the_spool() {
+    let source = TestSource::with_holes();
+    let dir = tempfile::tempdir().unwrap();
+    let target: Target = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9).into();
+    let (note, progress) = (CoreferryNote::default(), Progress::new());
+    let job = |spool: Option<&std::path::Path>| DumpJob {
+        source: &source,
+        note: &note,
+        targets: std::slice::from_ref(&target),
+        open_wire: &|| panic!("a bug on purpose, for the test of what follows"),
+        network: ClientNetwork::for_user_wire("test"),
+        spool: spool.map(std::path::Path::to_owned),
+        deadline: None,
+        progress: &progress,
+    };
+    let outcome = ferry(&job(Some(dir.path())));
+    let DumpOutcome::Spooled { path, .. } = outcome else {
+        panic!("{outcome}");
+    };
+    let core = CoreFile::plan(&source, &note).unwrap();
+    assert!(std::fs::read(path).unwrap() == whole_file(&core));
+    let outcome = ferry(&job(None));
+    assert!(
+        !outcome.is_safe() && outcome.to_string().contains("bug of coreferry"),
+        "{outcome}"
+    );
+}

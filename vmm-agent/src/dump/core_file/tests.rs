@@ -67,16 +67,29 @@ fn a_second_pass_gives_the_same_file() {
 #[test]
 fn unreadable_memory_is_declared_and_the_rest_still_comes() {
     let mut source = TestSource::with_holes();
-    source.unreadable_gpa = Some(0);
+    // In the middle of what is read at once: its neighbours are read one by one.
+    let bad = 5 * PAGE_LEN;
+    source.unreadable_gpa = Some(bad);
     let core = CoreFile::plan(&source, &CoreferryNote::default()).unwrap();
     let (file, unreadable_bytes) = file_of(&core);
-    assert_eq!(unreadable_bytes, READ_LEN as u64);
+    assert_eq!(unreadable_bytes, PAGE_LEN);
     let footer = Footer::parse(&file[file.len() - FOOTER_LEN..]).unwrap();
     let trailer = Trailer::parse(&footer, &file[footer.trailer_offset as usize..]).unwrap();
     let excluded: Vec<_> = trailer
         .declared()
         .filter(|(_, state)| *state == PageState::Excluded)
         .collect();
-    let start = core.layout().file_offset_of(0).unwrap();
-    assert_eq!(excluded, [(start..start + READ_LEN as u64, PageState::Excluded)]);
+    let start = core.layout().file_offset_of(bad).unwrap();
+    assert_eq!(excluded, [(start..start + PAGE_LEN, PageState::Excluded)]);
+    source.unreadable_gpa = None;
+    let sound = whole_file(&CoreFile::plan(&source, &CoreferryNote::default()).unwrap());
+    let (first, end) = (start as usize - 5 * 4096, start as usize + 11 * 4096);
+    assert!(
+        file[first..start as usize] == sound[first..start as usize],
+        "the pages before it"
+    );
+    assert!(
+        file[start as usize + 4096..end] == sound[start as usize + 4096..end],
+        "the pages behind it"
+    );
 }
