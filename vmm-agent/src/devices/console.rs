@@ -8,8 +8,12 @@ use std::sync::{Arc, Mutex};
 use super::bus::lock;
 use crate::limits::{CONSOLE_LINE_MAX, CONSOLE_TAIL_LEN};
 
-/// What a Linux kernel prints when it panics (kernel/panic.c, `panic`). FreeBSD's line starts with `panic: `.
+/// What a Linux kernel prints when it panics (kernel/panic.c, `panic`).
 const PANIC_MARK: &[u8] = b"Kernel panic - not syncing";
+/// How a FreeBSD kernel's line begins (sys/kern/kern_shutdown.c, `vpanic`). Programs say such things too, so the next line counts.
+const BSD_PANIC: &[u8] = b"panic: ";
+/// How the line behind it begins.
+const BSD_CPU: &[u8] = b"cpuid = ";
 
 /// The last output, shared with whoever asks for it.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +94,8 @@ impl fmt::Debug for ConsoleSink {
 #[derive(Debug, Default)]
 pub struct PanicWatcher {
     line: Vec<u8>,
+    /// The line before began as FreeBSD's does.
+    perhaps: Option<String>,
     found: Option<String>,
     done: bool,
 }
@@ -108,15 +114,17 @@ impl PanicWatcher {
     }
 
     fn end_line(&mut self) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let start = self
             .line
             .windows(PANIC_MARK.len())
             .position(|window| window == PANIC_MARK);
-        if let Some(text) = start.and_then(|start| self.line.get(start..))
-            && !self.done
-        {
-            self.found = Some(String::from_utf8_lossy(text).into_owned());
-            self.done = true;
+        let of_linux = start.and_then(|start| self.line.get(start..)).map(text);
+        let of_bsd = self.perhaps.take().filter(|_| self.line.starts_with(BSD_CPU));
+        if !self.done {
+            self.found = of_linux.or(of_bsd);
+            self.done = self.found.is_some();
+            self.perhaps = self.line.starts_with(BSD_PANIC).then(|| text(&self.line));
         }
         self.line.clear();
     }
@@ -154,6 +162,20 @@ mod tests {
             );
             assert_eq!(sink.take_panic_line(), None);
         }
+    }
+
+    #[test]
+    fn freebsd_panics_in_two_lines_and_programs_in_one() {
+        let found = |text: &[u8]| {
+            let mut sink = ConsoleSink::new(Box::new(io::sink()), ConsoleTail::default(), true);
+            sink.write_all(text).unwrap();
+            sink.take_panic_line()
+        };
+        let panic = found(b"da0: lost\r\npanic: page fault\r\ncpuid = 1\r\ntime = 1700000000\r\n");
+        assert_eq!(panic.as_deref(), Some("panic: page fault"));
+        assert_eq!(found(b"panic: runtime error\n\ncpuid = 1\n"), None);
+        assert_eq!(found(b"x panic: no\ncpuid = 1\n"), None);
+        assert_eq!(found(b"cpuid = 1\n"), None);
     }
 
     #[test]
