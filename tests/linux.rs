@@ -13,14 +13,16 @@ mod case;
 mod common;
 #[path = "linux/crashes.rs"]
 mod crashes;
+#[path = "linux/debuggers.rs"]
+mod debuggers;
 #[path = "linux/kdump.rs"]
 mod kdump;
 #[path = "linux/kernels.rs"]
 mod kernels;
 #[path = "linux/lives.rs"]
 mod lives;
-#[path = "linux/opened.rs"]
-mod opened;
+#[path = "linux/long_dump.rs"]
+mod long_dump;
 #[allow(dead_code, reason = "of the readers' module, whose own tests write cores")]
 #[path = "tools/ours.rs"]
 mod ours;
@@ -37,6 +39,8 @@ mod run;
 mod seen;
 #[path = "linux/shim.rs"]
 mod shim;
+#[path = "linux/slow_link.rs"]
+mod slow_link;
 #[path = "tools/testbed.rs"]
 mod testbed;
 
@@ -49,8 +53,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use case::Case;
+use common::Serve;
 use kernels::Kernel;
+use long_dump::Times;
 use seen::Seen;
+use slow_link::SlowLink;
 use testbed::Testbed;
 
 #[test]
@@ -76,8 +83,47 @@ fn debian_6_12_cloud_lives_and_its_crashes_become_cores() {
 }
 
 #[test]
-fn debuggers_open_the_core_of_debian_6_1_cloud() {
-    with(Kernel::Cloud61, |_, _| Ok(opened::cases()), opened::check);
+fn debuggers_open_the_cores_of_debian_6_1_cloud_with_and_without_fw_cfg() {
+    let cases = |_: &Testbed, _: &Path| Ok(debuggers::cases(everything()));
+    with(Kernel::Cloud61, cases, debuggers::check);
+}
+
+#[test]
+fn debian_6_1_cloud_goes_on_after_a_slow_dump() {
+    goes_on(Kernel::Cloud61, Times::SHORT);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn debian_6_1_cloud_goes_on_after_a_dump_of_a_minute() {
+    goes_on(Kernel::Cloud61, Times::LONG);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn debian_6_12_cloud_goes_on_after_a_dump_of_a_minute() {
+    goes_on(Kernel::Cloud612, Times::LONG);
+}
+
+/// A dump over a slow link to a receiver of this machine.
+fn goes_on(kernel: Kernel, times: Times) {
+    let dir = common::temp_dir();
+    let serve = Serve::start(&dir.path().join("cores"));
+    let link = SlowLink::start(serve.netdump, times.slow).expect("loopback has free ports");
+    // QEMU's user network shows this machine's loopback as 10.0.2.2.
+    let receiver = format!("10.0.2.2:{}", link.address.port());
+    let cases = |_: &Testbed, _: &Path| Ok(vec![long_dump::case(kernel, times, &receiver)]);
+    with(kernel, cases, |_, _, _| {
+        let cores = serve.cores();
+        let states: Vec<_> = cores.iter().map(|core| &core["state"]).collect();
+        anyhow::ensure!(states == ["complete"], "{cores:?}");
+        Ok(())
+    });
+}
+
+/// Whether whole matrices and long runs are wanted.
+fn everything() -> bool {
+    std::env::var_os("COREFERRY_ALL").is_some()
 }
 
 /// Everything that one kernel must show.
@@ -100,7 +146,7 @@ fn on(kernel: Kernel) {
 
 /// Whether a case runs. Where not everything was asked for, each runs once, and the drivers with both kernels.
 fn is_wanted(kernel: Kernel, name: &str) -> bool {
-    if std::env::var_os("COREFERRY_ALL").is_some() {
+    if everything() {
         return true;
     }
     match kernel {

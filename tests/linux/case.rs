@@ -14,6 +14,12 @@ const APPEND: &str = "console=ttyS0 quiet panic=-1 init_on_free=1";
 /// that had six times as much to do.
 pub(crate) const LIMIT_S: u32 = 600;
 
+/// For payloads of guests with a disk: `hear WORD` waits until the steps `tell WORD`, and runs what `meanwhile` is.
+pub(crate) const HEAR: &str = r#"
+meanwhile() { :; }
+hear() { until head -c 16 /dev/vda | grep -q "^$1 "; do sleep 1; meanwhile; blockdev --flushbufs /dev/vda; done; }
+"#;
+
 type Check = Box<dyn Fn(&Seen) -> Result<String>>;
 
 /// A guest of `coreferry run` in the machine in between. It has 128 MiB, two processors, and no device but those that every
@@ -126,7 +132,9 @@ impl Case {
 
     /// What runs beside the guest in the machine in between. `said TEXT [TIMES]` waits for the guest's (or the VMM's) word and
     /// fails when the guest has ended without it; `vms ACTION` is `coreferry vms ACTION` on this guest; `coreferry` is the
-    /// binary under test; `$pid` is the process, `$OUT` the file with everything it said. Output is [`Seen::steps`].
+    /// binary under test; `$pid` is the process that waits for it, `vmm` prints its own id, `$OUT` is the file with everything it
+    /// said, `tell WORD` writes a word to the beginning of the guest's disk, for which a payload waits by [`HEAR`]. Output is
+    /// [`Seen::steps`].
     pub(crate) fn steps(self, script: &str) -> Self {
         Self {
             steps: script.to_owned(),

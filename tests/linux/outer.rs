@@ -44,6 +44,12 @@ static RUNNING: Mutex<()> = Mutex::new(());
 const LIB: &str = r#"
 now() { cut -d' ' -f1 /proc/uptime; }
 coreferry() { /p/coreferry "$@"; }
+vmm() {
+  for process in $(pidof coreferry); do
+    tr '\000' ' ' < /proc/$process/cmdline | grep -q "^/p/coreferry run --name $NAME " && echo $process
+  done
+}
+tell() { printf "%-512s" $1 | dd of=$R/disk.img conv=notrunc 2> /dev/null; }
 vms() { /p/coreferry vms --api /tmp/$NAME.sock "$1" $NAME; }
 said() {
   while true; do

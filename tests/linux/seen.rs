@@ -9,7 +9,7 @@ use serde_json::Value;
 /// What was seen of one guest.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    name: String,
+    pub(crate) name: String,
     dir: PathBuf,
     /// What the guest said on its console and `coreferry run` on its outputs, without carriage returns.
     pub(crate) output: String,

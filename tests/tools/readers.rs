@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Most of it is reading 590 MB of debug information; the rest is room for a busy machine.
-const LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 
 /// ELF alone: one note segment first, loads with alignment 0, our note among the notes.
 pub(crate) fn readelf(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
