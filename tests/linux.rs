@@ -132,7 +132,7 @@ fn on(kernel: Kernel) {
         let mut cases = boots::cases(kernel, testbed)?;
         cases.extend(crashes::cases(kernel));
         cases.extend(lives::cases(kernel));
-        cases.push(shim::case(kernel, testbed)?);
+        cases.extend(shim::cases(kernel, testbed)?);
         cases.push(kdump::case(kernel, testbed, dir)?);
         // Of this one the testbed has the uncompressed image.
         if kernel == Kernel::Cloud61 {

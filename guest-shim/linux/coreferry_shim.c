@@ -61,9 +61,10 @@ static struct {
 static struct {
 	struct task_struct *task;
 	struct pt_regs regs;
+	unsigned long cr2;
 } oops;
 
-static void fill_registers(const struct pt_regs *regs)
+static void fill_registers(const struct pt_regs *regs, unsigned long cr2)
 {
 	struct cfsh_registers *to = &shim.record->registers;
 	u64 fs_base, gs_base;
@@ -89,7 +90,7 @@ static void fill_registers(const struct pt_regs *regs)
 	to->rip = cpu_to_le64(regs->ip);
 	to->rflags = cpu_to_le64(regs->flags);
 	to->cr0 = cpu_to_le64(read_cr0());
-	to->cr2 = cpu_to_le64(read_cr2());
+	to->cr2 = cpu_to_le64(cr2);
 	to->cr3 = cpu_to_le64(__read_cr3());
 	to->cr4 = cpu_to_le64(__read_cr4());
 	to->fs_base = cpu_to_le64(fs_base);
@@ -155,10 +156,10 @@ static int on_panic(struct notifier_block *nb, unsigned long code, void *message
 	strscpy(record->release, init_utsname()->release, sizeof(record->release));
 	fill_message(message);
 	if (oops.task == current) {
-		fill_registers(&oops.regs);
+		fill_registers(&oops.regs, oops.cr2);
 	} else {
 		own_registers(&here);
-		fill_registers(&here);
+		fill_registers(&here, read_cr2());
 	}
 	fill_log();
 	wmb();
@@ -176,6 +177,8 @@ static int on_oops(struct notifier_block *nb, unsigned long code, void *data)
 
 	if (code == DIE_OOPS && args->regs) {
 		oops.regs = *args->regs;
+		/* As early as it can be had: the kernel faults again, and recovers, while it prints what it cannot read. */
+		oops.cr2 = read_cr2();
 		oops.task = current;
 	}
 	return NOTIFY_DONE;
