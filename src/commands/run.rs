@@ -32,7 +32,7 @@ const CHOOSE_ANOTHER: &str = "choose another --name or --api";
                         Example: coreferry run --kernel guest.elf --mem-mib 512 --netdump 192.0.2.7 --spool /var/spool/coreferry"
 )]
 pub(crate) struct Args {
-    /// Kernel to boot: a Linux bzImage (vmlinuz), an ELF kernel with a PVH entry (vmlinux), or a plain ELF64 executable.
+    /// Kernel to boot: a Linux bzImage (vmlinuz), an ELF kernel with a PVH entry (vmlinux), or an ELF64 executable with a `coreferry` note.
     #[arg(long, value_name = "FILE")]
     kernel: PathBuf,
     /// Initial RAM disk of a Linux kernel.
@@ -87,7 +87,7 @@ pub(crate) struct Args {
     /// Restarts in how long; one more, and the guest is preserved instead.
     #[arg(long, value_name = "N/TIME", default_value = "3/1h")]
     restart_limit: RestartLimit,
-    /// Take "Kernel panic - not syncing" on the serial console for a crash.
+    /// Take "Kernel panic - not syncing" (FreeBSD: "panic: ") on the serial console for a crash.
     #[arg(long)]
     panic_console: bool,
     /// Socket of this machine's API.

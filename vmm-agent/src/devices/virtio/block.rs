@@ -45,8 +45,12 @@ pub enum DiskError {
         #[source]
         source: io::Error,
     },
-    /// Another process has it.
-    #[error("the disk {} is in use by another process; two writers would destroy it", path.display())]
+    /// Another process has it, or a worker that had to be left behind.
+    #[error(
+        "the disk {} is in use, by another process or by a request of this guest's last life that hangs; two writers would \
+         destroy it",
+        path.display()
+    )]
     InUse {
         /// Which.
         path: PathBuf,
