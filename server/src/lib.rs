@@ -12,6 +12,7 @@
 //!
 //! - [`Receiver`]: start, stop, wait for cores (also embedded in other programs)
 //! - [`LocalCores`]: the cores of a directory, read-only; implements [`api::CoreService`]
+//! - [`explain()`]: what a core tells of the crash; hostile bytes, so a process of its own runs it ([`confine`])
 //! - [`trains`]: many datagrams by one call, for senders too
 //! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`, `admission`: who
 //!   may dump, how often, how much · `hooks`: commands that are run · `limits`
@@ -22,6 +23,7 @@ mod admission;
 mod allow;
 mod cores;
 mod escape;
+mod explain;
 mod hooks;
 mod ingest;
 pub mod limits;
@@ -34,9 +36,10 @@ pub use admission::{Limits, Rate, Share, ShareError};
 pub use allow::{Cidr, CidrError};
 pub use cores::{LocalCores, StoredVmcore};
 pub use escape::{lines, one_line};
+pub use explain::{VmcoreBytes, explain, kernel_log};
 pub use hooks::{HookCommand, HookUser, Hooks};
 pub use ingest::SessionRules;
-pub use os::trains;
+pub use os::{confine, trains};
 pub use receiver::{Receiver, ReceiverConfig, ReceiverError};
 pub use service::CoreCatalogue;
 pub use store::StoreError;

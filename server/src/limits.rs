@@ -105,6 +105,22 @@ pub const SMALL_EXTENTS_MAX: usize = 16;
 /// Longest text taken from a guest (panic, host name, label), in characters after escaping.
 pub const TEXT_CHARS_MAX: usize = 512;
 
+/// Cores that wait for their explanation; one takes a fraction of a second, and a hundred guests that crash at once are few.
+pub const EXPLAIN_QUEUE: usize = 1024;
+
+/// The longest time for one explanation: reading a log takes milliseconds, a hostile core may take as long as it can.
+pub const EXPLAIN_TIME: Duration = Duration::from_secs(60);
+
+/// Longest log in an explanation, in bytes after escaping: 1 MiB is four times what distribution kernels keep by default
+/// (CONFIG_LOG_BUF_SHIFT 17 and the CPUs' share), and its end is what matters.
+pub const EXPLAINED_LOG_CHARS_MAX: usize = 1 << 20;
+
+/// Longest sentence of an explanation about what could not be told.
+pub const EXPLAINED_PROBLEM_CHARS_MAX: usize = 1024;
+
+/// Longest explanation that is read: the log with every character escaped once more, as JSON may, and the rest.
+pub const EXPLANATION_BYTES_MAX: u64 = 8 << 20;
+
 /// Longest console tail shown.
 pub const CONSOLE_CHARS_MAX: usize = 64 * 1024;
 

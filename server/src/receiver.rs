@@ -14,6 +14,7 @@ use netdump::{AckPolicy, Session};
 use crate::admission::{Admission, Limits};
 use crate::allow::Cidr;
 use crate::cores::LocalCores;
+use crate::explain::Explainer;
 use crate::hooks::{HookRunner, Hooks};
 use crate::ingest::{Beginning, Counters, Door, SessionRules, Shared, SpoolOrLinger};
 use crate::limits::{HALF_OPEN_FORGOTTEN, SESSIONS_MAX};
@@ -36,6 +37,9 @@ pub struct ReceiverConfig {
     pub limits: Limits,
     /// Commands that are run when something happens to a dump.
     pub hooks: Hooks,
+    /// Program that explains a core that was kept, run as `PROGRAM explain-core DIRECTORY`; it prints the result of
+    /// [`crate::explain()`]. Without it cores are not explained.
+    pub explainer: Option<PathBuf>,
     /// How long sessions live, how many, and how they answer.
     pub rules: SessionRules,
 }
@@ -50,6 +54,7 @@ impl ReceiverConfig {
             allow: Vec::new(),
             limits: Limits::default(),
             hooks: Hooks::default(),
+            explainer: None,
             rules: SessionRules {
                 sessions_max: SESSIONS_MAX,
                 silent_after: netdump::limits::SILENT_AFTER_STOCK,
@@ -115,6 +120,7 @@ impl Receiver {
             allow,
             limits,
             hooks,
+            explainer,
             rules,
         } = config;
         if allow.is_empty()
@@ -138,7 +144,9 @@ impl Receiver {
         admission.ledger.recount(cores.stored_bytes().into_iter());
         let counters = Arc::new(Counters::default());
         let hooks = HookRunner::start(&root, hooks, Arc::clone(&counters));
-        let shared = Arc::new(Shared::new(root, admission, hooks, rules, cores, counters, answered));
+        let explainer = Explainer::start(explainer, Arc::clone(&cores));
+        let told = (hooks, explainer);
+        let shared = Arc::new(Shared::new(root, admission, told, rules, cores, counters, answered));
         let mut doors = Vec::new();
         for address in listen {
             let door = Door::open(&shared, address).map_err(|source| ReceiverError::Listen {
@@ -226,6 +234,7 @@ impl Receiver {
             let _ = thread.join();
         }
         self.shared.join_sessions();
+        self.shared.explainer.stop();
         self.shared.hooks.stop();
     }
 }
@@ -245,7 +254,10 @@ fn resume_or_keep(shared: &Arc<Shared>, doors: &[Arc<Door>], mut left_over: Resu
     };
     tracing::warn!(session = %id, "session cannot go on: {why}");
     match left_over.spool.map(|spool| spool.commit(Ending::LeftOver, 0)) {
-        Some(Ok(kept)) => shared.cores.insert(kept.dir, &kept.manifest),
+        Some(Ok(kept)) => {
+            shared.cores.insert(kept.dir.clone(), &kept.manifest);
+            shared.explainer.kept(&kept.dir);
+        }
         Some(Err(why)) => tracing::error!(session = %id, "no core could be made, the spool is left: {why}"),
         None => {}
     }

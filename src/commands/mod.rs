@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod cores;
 pub(crate) mod demo;
+pub(crate) mod explain_core;
 pub(crate) mod run;
 pub(crate) mod send;
 pub(crate) mod serve;
@@ -27,6 +28,9 @@ pub(crate) enum Command {
     Cores(cores::Args),
     /// Send an existing vmcore to a receiver.
     Send(send::Args),
+    /// Print what a stored core tells of the crash; what a receiver runs for each core.
+    #[command(hide = true)]
+    ExplainCore(explain_core::Args),
     /// Print the completions of a shell.
     Completions(completions::CompletionsArgs),
     /// Print the manual page.
@@ -51,6 +55,7 @@ impl Command {
             Self::Serve(args) => serve::run(args),
             Self::Cores(args) => cores::run(args),
             Self::Send(args) => send::run(args),
+            Self::ExplainCore(args) => explain_core::run(&args),
             Self::Completions(args) => completions::completions(&args, parser),
             Self::Man(args) => completions::manual(&args, parser),
         }

@@ -156,7 +156,7 @@ impl<M: PhysicalMemory + ?Sized> PhysicalMemory for &M {
     }
 }
 
-impl<F: FileBytes + ?Sized> FileBytes for Box<F> {
+impl<F: FileBytes + ?Sized> FileBytes for &F {
     fn len_bytes(&self) -> u64 {
         (**self).len_bytes()
     }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::types::explanation::CrashFacts;
+
 /// What became of a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -203,6 +205,12 @@ pub struct CoreInfo {
     /// was put into its own.
     #[serde(default)]
     pub repaired: bool,
+    /// What its kernel log tells of the crash, where it was explained.
+    #[serde(default)]
+    pub crash: Option<CrashFacts>,
+    /// Time from the guest's boot to the last record of its log, in milliseconds.
+    #[serde(default)]
+    pub uptime_ms: Option<u64>,
     /// The files of this core.
     pub files: Vec<CoreFile>,
 }

@@ -2,6 +2,7 @@
 
 pub mod core;
 pub mod dump;
+pub mod explanation;
 pub mod page;
 pub mod problem;
 pub mod vm;

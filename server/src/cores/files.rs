@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use api::{CoreFile, CoreFileSource, CoreSummary, DigestedExtent, ExtentPage, SCHEMA_VERSION, ServiceError};
 
 use super::{LocalCores, read_manifest};
+use crate::explain::VmcoreBytes;
 use crate::limits::CHUNK_BYTES;
 use crate::store::{chunks, layout};
 
@@ -22,6 +23,16 @@ pub struct StoredVmcore {
 }
 
 impl LocalCores {
+    /// The bytes of a stored core's vmcore: what is lost is absent.
+    ///
+    /// # Errors
+    /// As [`api::CoreService::info`].
+    pub fn vmcore_bytes(&self, id: &str) -> Result<VmcoreBytes, ServiceError> {
+        let entry = self.resolve(id)?;
+        VmcoreBytes::open(&entry.dir, &read_manifest(&entry)?)
+            .map_err(|why| ServiceError::Internal(format!("cannot open the core {}: {why}", entry.summary.id)))
+    }
+
     /// The path of a stored core's vmcore and the ranges that arrived, for a copy that keeps the holes.
     ///
     /// # Errors
@@ -100,9 +111,9 @@ impl LocalCores {
         let listed = manifest.files.iter().find(|file| file.name == name);
         let (name, etag) = match listed {
             Some(CoreFile { name, digest, .. }) => (name.as_str(), digest.replace(':', "-")),
-            None if name == layout::MANIFEST => {
-                let bytes = fs::read(entry.dir.join(layout::MANIFEST)).map_err(broken)?;
-                (layout::MANIFEST, format!("blake3-{}", blake3::hash(&bytes).to_hex()))
+            None if [layout::MANIFEST, layout::EXPLANATION].contains(&name) => {
+                let bytes = fs::read(entry.dir.join(name)).map_err(broken)?;
+                (name, format!("blake3-{}", blake3::hash(&bytes).to_hex()))
             }
             None => return Err(missing()),
         };
@@ -114,6 +125,7 @@ impl LocalCores {
             layout::KERNEL_HEADER,
             layout::KEY,
             layout::MANIFEST,
+            layout::EXPLANATION,
         ]
         .contains(&name)
         {
@@ -127,7 +139,7 @@ impl LocalCores {
             etag,
             media_type: match name {
                 layout::INFO => "text/plain; charset=utf-8",
-                layout::MANIFEST => "application/json",
+                layout::MANIFEST | layout::EXPLANATION => "application/json",
                 _ => "application/octet-stream",
             },
         })

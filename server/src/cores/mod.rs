@@ -10,10 +10,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use api::{CoreInfo, CoreState, CoreSummary, ServiceError};
+use api::{CoreInfo, CoreState, CoreSummary, Explanation, ServiceError};
 
 pub use self::files::StoredVmcore;
 use self::receiving::receiving_info;
+use crate::explain;
 use crate::store::manifest::Manifest;
 use crate::store::verify::{Verified, verify};
 use crate::store::{self, StoreError, layout};
@@ -32,6 +33,28 @@ struct Entry {
     summary: CoreSummary,
     dump_id: Option<String>,
     dir: PathBuf,
+}
+
+impl Entry {
+    fn new(dir: PathBuf, manifest: &Manifest) -> Self {
+        let mut entry = Self {
+            summary: manifest.summary(),
+            dump_id: manifest.dump_id.clone(),
+            dir,
+        };
+        if let Some(explanation) = explain::read(&entry.dir) {
+            entry.tell(&explanation);
+        }
+        entry
+    }
+
+    /// Adds what was derived from the core to what its manifest says, which comes first.
+    fn tell(&mut self, explanation: &Explanation) {
+        if let Some(crash) = &explanation.crash {
+            self.summary.signature = Some(crash.signature.clone());
+            self.summary.panic = self.summary.panic.take().or_else(|| crash.panic.clone());
+        }
+    }
 }
 
 impl LocalCores {
@@ -110,6 +133,10 @@ impl LocalCores {
             Ok(entry) => {
                 let mut info = read_manifest(&entry)?.info();
                 info.summary = entry.summary;
+                if let Some(explanation) = explain::read(&entry.dir) {
+                    info.uptime_ms = explanation.uptime_ms;
+                    info.crash = explanation.crash;
+                }
                 Ok(info)
             }
             Err(ServiceError::NotFound { what, name }) => {
@@ -128,14 +155,18 @@ impl LocalCores {
 
     /// Adds a core that was just kept.
     pub(crate) fn insert(&self, dir: PathBuf, manifest: &Manifest) {
-        let entry = Entry {
-            summary: manifest.summary(),
-            dump_id: manifest.dump_id.clone(),
-            dir,
-        };
+        let entry = Entry::new(dir, manifest);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         let at = index.partition_point(|other| key(&other.summary) > key(&entry.summary));
         index.insert(at, entry);
+    }
+
+    /// What a core tells is known now.
+    pub(crate) fn explained(&self, dir: &Path, explanation: &Explanation) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = index.iter_mut().find(|entry| entry.dir == dir) {
+            entry.tell(explanation);
+        }
     }
 
     /// Reads all manifests anew.
@@ -143,11 +174,7 @@ impl LocalCores {
         let mut found = Vec::new();
         for dir in core_dirs(&self.root.join(layout::CORES)) {
             match Manifest::read(&dir) {
-                Ok(manifest) => found.push(Entry {
-                    summary: manifest.summary(),
-                    dump_id: manifest.dump_id.clone(),
-                    dir,
-                }),
+                Ok(manifest) => found.push(Entry::new(dir, &manifest)),
                 Err(why) => tracing::warn!("core left out: {why}"),
             }
         }

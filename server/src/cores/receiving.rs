@@ -92,6 +92,8 @@ pub(super) fn receiving_info(summary: CoreSummary, head: journal::SessionHead) -
         kernel_header: None,
         note: None,
         duplicate_packets: 0,
+        crash: None,
+        uptime_ms: None,
         repaired: false,
         files: Vec::new(),
         summary,

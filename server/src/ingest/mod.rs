@@ -31,6 +31,7 @@ pub(crate) use session::{Beginning, SpoolOrLinger};
 use self::inbox::Inbox;
 use crate::admission::Admission;
 use crate::cores::LocalCores;
+use crate::explain::Explainer;
 use crate::hooks::HookRunner;
 use crate::limits::{EXTENTS_MAX, RECOUNT_AFTER};
 use crate::store::answered::Answered;
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) root: PathBuf,
     pub(crate) admission: Arc<Admission>,
     pub(crate) hooks: HookRunner,
+    pub(crate) explainer: Explainer,
     pub(crate) rules: SessionRules,
     pub(crate) cores: Arc<LocalCores>,
     pub(crate) counters: Arc<Counters>,
@@ -107,7 +109,7 @@ impl Shared {
     pub(crate) fn new(
         root: PathBuf,
         admission: Arc<Admission>,
-        hooks: HookRunner,
+        (hooks, explainer): (HookRunner, Explainer),
         rules: SessionRules,
         cores: Arc<LocalCores>,
         counters: Arc<Counters>,
@@ -117,6 +119,7 @@ impl Shared {
             root,
             admission,
             hooks,
+            explainer,
             rules,
             cores,
             counters,

@@ -439,7 +439,8 @@ impl SessionThread {
                 let summary = kept.manifest.summary();
                 let reason = kept.manifest.reason.as_deref().unwrap_or_default();
                 tracing::info!(core = %summary.id, guest = %summary.guest, state = %summary.state, reason, "core kept");
-                self.shared.cores.insert(kept.dir, &kept.manifest);
+                self.shared.cores.insert(kept.dir.clone(), &kept.manifest);
+                self.shared.explainer.kept(&kept.dir);
                 self.shared.announce();
                 kept.durable
             }

@@ -4,13 +4,15 @@ pub mod trains;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, RcvBuf, RcvBufForce, ReusePort, RxqOvfl};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::limits::SOCKET_BUFFER_BYTES;
@@ -106,6 +108,36 @@ pub(crate) fn session_socket(local: SocketAddrV4, peer: SocketAddrV4, shares_por
     trains::accept_trains(&socket);
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// Whether something can be read from `fd`, or its other end is closed; waits for so long.
+pub(crate) fn is_readable(fd: &impl AsFd, patience: Duration) -> io::Result<bool> {
+    let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+    match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&patience)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// Bounds this process before it reads what is hostile: address space in bytes, time on a CPU, no core, no file of its own.
+///
+/// # Errors
+/// The system's.
+pub fn confine(memory_bytes: u64, cpu_s: u64) -> io::Result<()> {
+    for (resource, most) in [
+        (Resource::As, memory_bytes),
+        (Resource::Cpu, cpu_s),
+        (Resource::Core, 0),
+        (Resource::Fsize, 0),
+    ] {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        setrlimit(resource, limit)?;
+    }
+    Ok(())
 }
 
 /// Lets this process open as many files as the host allows it: a session has about six.

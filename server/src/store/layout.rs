@@ -1,7 +1,7 @@
 //! Names and modes of what stands on disk (the on-disk contract), and nothing else.
 //!
 //! ```text
-//! DIR/cores/<yyyy>/<mm>/<core-id>/   vmcore  info.txt  kdh.bin  manifest.json  [key.bin]  [vmcore.gz | vmcore.zst]
+//! DIR/cores/<yyyy>/<mm>/<core-id>/   vmcore  info.txt  kdh.bin  manifest.json  [key.bin]  [explain.json]  [vmcore.gz | vmcore.zst]
 //! DIR/spool/<session-id>/            vmcore.part  session.journal  [kdh.bin] [key.bin]
 //! DIR/resume/<session-id>.linger     the journal of a session that is a core already and still answers
 //! DIR/resume/answered                heralds that were answered and have no session yet
@@ -48,6 +48,8 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 const LINGER_SUFFIX: &str = ".linger";
 /// Heralds that were answered and have no session yet.
 pub(crate) const ANSWERED: &str = "answered";
+/// What the core tells of the crash; derived.
+pub(crate) const EXPLANATION: &str = "explain.json";
 /// Space set aside for the records.
 pub(crate) const RESERVE: &str = "reserve";
 

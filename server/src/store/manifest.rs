@@ -190,6 +190,8 @@ impl Manifest {
             note: self.note.clone(),
             duplicate_packets: self.duplicate_packets,
             repaired: self.repaired,
+            crash: None,
+            uptime_ms: None,
             files: self.files.clone(),
         }
     }

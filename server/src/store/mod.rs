@@ -38,6 +38,14 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// A core in it cannot be read.
+    #[error("the core in {path} cannot be read: {source}")]
+    Read {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// A directory in it cannot be made.
     #[error("the directory {path} cannot be made: {source}")]
     Make {

@@ -1,15 +1,11 @@
 //! `cores log`: the kernel log out of a core's memory.
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 
-use anyhow::Context as _;
-use api::{Client, CoreInfo};
+use api::{ByteRange, Client, CoreInfo};
 use serde_json::json;
-use vmcore::image::{Absent, CoreImage, FileBytes};
-use vmcore::linux::{KernelLog, KernelSpace};
-use vmcore::reader::CoreNotes;
+use vmcore::image::{Absent, FileBytes};
+use vmcore::linux::KernelLog;
 
 use super::source::{Source, refused, vmcore_path};
 use crate::cli_failure::{Exit, Failure, Outcome};
@@ -25,7 +21,7 @@ const CHARS_MAX: usize = 64 << 20;
 /// Prints the log.
 pub(super) fn run(source: &Source, id: &str, as_json: bool) -> Outcome {
     let info = source.info(id)?;
-    match from_memory(open(source, &info)?) {
+    match server::kernel_log(&*open(source, &info)?) {
         Ok(log) => {
             if as_json {
                 print_json(&info, &log)?;
@@ -52,17 +48,6 @@ pub(super) fn run(source: &Source, id: &str, as_json: bool) -> Outcome {
     }
 }
 
-/// The log of a Linux kernel, or a sentence that says why there is none.
-fn from_memory(file: Box<dyn FileBytes + '_>) -> Result<KernelLog, String> {
-    let image = CoreImage::open(file).map_err(|why| why.to_string())?;
-    let notes = CoreNotes::parse(&image.notes).map_err(|why| why.to_string())?;
-    let vmcoreinfo = notes
-        .vmcoreinfo
-        .ok_or("it has no VMCOREINFO, by which a Linux kernel is read")?;
-    let space = KernelSpace::new(&image.memory, vmcoreinfo).map_err(|why| why.to_string())?;
-    KernelLog::read(&space, vmcoreinfo).map_err(|why| why.to_string())
-}
-
 fn print_json(info: &CoreInfo, log: &KernelLog) -> anyhow::Result<()> {
     let records = log.records.iter().map(|record| {
         let text = String::from_utf8_lossy(&record.text);
@@ -79,45 +64,16 @@ fn print_json(info: &CoreInfo, log: &KernelLog) -> anyhow::Result<()> {
 /// The core's bytes. What is lost is absent, not zero.
 fn open<'s>(source: &'s Source, info: &CoreInfo) -> Result<Box<dyn FileBytes + 's>, Failure> {
     let id = &info.summary.id;
-    let lost = info
-        .summary
-        .holes
-        .iter()
-        .map(|hole| (hole.offset, hole.offset + hole.length));
-    let lost = lost.collect();
-    let len_bytes = info.summary.file_len_bytes;
     Ok(match source {
-        Source::Dir(cores) => {
-            let path = cores.vmcore(id).map_err(|why| refused(&why))?.path;
-            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            Box::new(LocalFile { file, len_bytes, lost })
-        }
+        Source::Dir(cores) => Box::new(cores.vmcore_bytes(id).map_err(|why| refused(&why))?),
         Source::Api(client) => Box::new(RemoteFile {
             client,
             path: vmcore_path(id),
-            len_bytes,
-            lost,
+            len_bytes: info.summary.file_len_bytes,
+            lost: info.summary.holes.clone(),
             blocks: RefCell::default(),
         }),
     })
-}
-
-/// A vmcore in a directory.
-struct LocalFile {
-    file: File,
-    len_bytes: u64,
-    lost: Vec<(u64, u64)>,
-}
-
-impl FileBytes for LocalFile {
-    fn len_bytes(&self) -> u64 {
-        self.len_bytes
-    }
-
-    fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
-        let absent = check(&self.lost, self.len_bytes, file_offset, bytes.len())?;
-        self.file.read_exact_at(bytes, file_offset).map_err(|_| absent)
-    }
 }
 
 /// A vmcore behind a receiver's API, read in blocks.
@@ -125,7 +81,7 @@ struct RemoteFile<'c> {
     client: &'c Client,
     path: String,
     len_bytes: u64,
-    lost: Vec<(u64, u64)>,
+    lost: Vec<ByteRange>,
     /// By number, oldest first.
     blocks: RefCell<Vec<(u64, Vec<u8>)>>,
 }
@@ -136,7 +92,15 @@ impl FileBytes for RemoteFile<'_> {
     }
 
     fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
-        let absent = check(&self.lost, self.len_bytes, file_offset, bytes.len())?;
+        let absent = Absent {
+            at: file_offset,
+            len_bytes: bytes.len(),
+        };
+        let end = file_offset.checked_add(bytes.len() as u64).ok_or(absent)?;
+        let is_lost = |range: &ByteRange| range.offset < end && file_offset < range.offset.saturating_add(range.length);
+        if end > self.len_bytes || self.lost.iter().any(is_lost) {
+            return Err(absent);
+        }
         let mut at = file_offset;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -182,36 +146,5 @@ impl RemoteFile<'_> {
             .iter()
             .find(|(have, _)| *have == number)
             .map(|(_, block)| take(block))
-    }
-}
-
-/// Whether bytes are in the file and none of them is lost; gives the error for later use.
-fn check(lost: &[(u64, u64)], len_bytes: u64, at: u64, len: usize) -> Result<Absent, Absent> {
-    let absent = Absent { at, len_bytes: len };
-    let end = at
-        .checked_add(len as u64)
-        .filter(|end| *end <= len_bytes)
-        .ok_or(absent)?;
-    let is_lost = lost.iter().any(|(start, lost_end)| *start < end && at < *lost_end);
-    if is_lost { Err(absent) } else { Ok(absent) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lost_bytes_are_absent_and_others_are_not() {
-        let lost = [(4096, 8192)];
-        for (at, len, is_there) in [
-            (0, 4096, true),
-            (0, 4097, false),
-            (8191, 1, false),
-            (8192, 100, true),
-            (9000, 2000, false),
-        ] {
-            assert_eq!(check(&lost, 10_000, at, len).is_ok(), is_there, "{at} {len}");
-        }
-        assert!(check(&[], u64::MAX, u64::MAX, 2).is_err());
     }
 }

@@ -4,6 +4,9 @@ use api::{CoreInfo, CoreSummary};
 
 use crate::output;
 
+/// Frames of a call trace that are shown: the rest is in explain.json.
+const FRAMES_SHOWN: usize = 12;
+
 /// The list as a table.
 pub(super) fn list(cores: &[CoreSummary]) -> String {
     let rows = cores.iter().map(|core| {
@@ -38,6 +41,20 @@ pub(super) fn info(info: &CoreInfo) -> String {
     add("guest", Some(core.guest.clone()));
     add("kernel", core.kernel.clone());
     add("panic", core.panic.clone());
+    add("signature", core.signature.clone());
+    if let Some(crash) = &info.crash {
+        add("cause", Some(crash.cause.clone()));
+        let pid = crash.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        let cpu = crash.cpu.map(|cpu| format!(" on CPU {cpu}")).unwrap_or_default();
+        add("task", crash.task.as_ref().map(|task| format!("{task}{pid}{cpu}")));
+        for function in crash.trace.iter().take(FRAMES_SHOWN) {
+            add("trace", Some(function.clone()));
+        }
+    }
+    add(
+        "uptime",
+        info.uptime_ms.map(|ms| format!("{}.{:03} s", ms / 1000, ms % 1000)),
+    );
     let note = info.note.as_ref();
     add("trigger", note.and_then(|note| note.trigger.clone()));
     add("dump id", note.and_then(|note| note.dump_id.clone()));

@@ -92,6 +92,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         .with_context(|| format!("cannot write {}; name another directory with --dir", kernel.display()))?;
     let receiver = Receiver::start(ReceiverConfig {
         listen: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)],
+        explainer: std::env::current_exe().ok(),
         ..ReceiverConfig::new(&dir)
     })
     .or_exit(Exit::Failed)?;

@@ -78,6 +78,8 @@ fn start_receiver(settings: Settings) -> Result<Receiver, Failure> {
         allow: settings.allow,
         limits: settings.limits.limits,
         hooks: settings.hooks,
+        // Not being able to name itself costs the explanations, no core.
+        explainer: std::env::current_exe().ok(),
         ..ReceiverConfig::new(settings.dir)
     };
     config.rules.ack_policy = settings.ack_policy;

@@ -227,7 +227,7 @@ pub(super) fn linux(text: &str) -> Option<&str> {
     let word = text.split_ascii_whitespace().next()?;
     let (name, offsets) = word.split_once('+')?;
     let (offset, length) = offsets.split_once('/')?;
-    let is_frame = !name.is_empty() && offset.starts_with("0x") && length.starts_with("0x") && name != "?";
+    let is_frame = is_name(name) && offset.starts_with("0x") && length.starts_with("0x");
     is_frame.then_some(name)
 }
 
@@ -237,7 +237,15 @@ pub(super) fn freebsd(line: &str) -> Option<&str> {
     let word = behind.split_ascii_whitespace().next()?;
     let (name, offset) = word.split_once('+')?;
     let is_frame = line.starts_with('#') || line.split_once("()").is_some_and(|(before, _)| !before.contains(' '));
-    (is_frame && !name.is_empty() && offset.starts_with("0x")).then_some(name)
+    (is_frame && is_name(name) && offset.starts_with("0x")).then_some(name)
+}
+
+/// Whether this can be the name of a function: letters, digits and what compilers use; at most KSYM_NAME_LEN
+/// (include/linux/kallsyms.h). The log is the guest's, and names end up in lists.
+fn is_name(text: &str) -> bool {
+    const KSYM_NAME_LEN: usize = 512;
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_.$".contains(&byte);
+    (1..=KSYM_NAME_LEN).contains(&text.len()) && text.bytes().all(is_part)
 }
 
 #[cfg(test)]
@@ -253,6 +261,8 @@ mod tests {
         );
         assert_eq!(linux(" ? guess+0x1/0x2"), None);
         assert_eq!(linux(" <TASK>"), None);
+        assert_eq!(linux(" evil\u{1b}[31m+0x1/0x2"), None);
+        assert_eq!(linux(&format!(" {}+0x1/0x2", "x".repeat(513))), None);
         assert_eq!(linux("RSP: 0018:ffffb5c0 EFLAGS: 00010282"), None);
         assert_eq!(freebsd("#2 0xffffffff80bbf1d3 at panic+0x43"), Some("panic"));
         assert_eq!(freebsd("panic() at panic+0x43/frame 0xfffffe0"), Some("panic"));

@@ -1,0 +1,90 @@
+//! A stored vmcore as bytes that are there or not.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use vmcore::image::{Absent, FileBytes};
+
+use crate::store::layout;
+use crate::store::manifest::Manifest;
+
+/// The vmcore of a stored core. Lost bytes are absent. Bytes that were declared zero are zero; so are those that were left
+/// out on purpose, since the manifest only counts them: what is read of them makes no sense and is taken for that.
+#[derive(Debug)]
+pub struct VmcoreBytes {
+    file: File,
+    len_bytes: u64,
+    /// Start and end of each lost range.
+    lost: Vec<(u64, u64)>,
+}
+
+impl VmcoreBytes {
+    /// Opens the vmcore in a core's directory.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn open(core_dir: &Path, manifest: &Manifest) -> io::Result<Self> {
+        let lost = manifest.coverage.lost.iter();
+        Ok(Self {
+            file: File::open(core_dir.join(layout::VMCORE))?,
+            len_bytes: manifest.file_len_bytes,
+            lost: lost
+                .map(|range| (range.offset, range.offset.saturating_add(range.length)))
+                .collect(),
+        })
+    }
+}
+
+impl FileBytes for VmcoreBytes {
+    fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+        let absent = Absent {
+            at: file_offset,
+            len_bytes: bytes.len(),
+        };
+        let end = file_offset.checked_add(bytes.len() as u64).ok_or(absent)?;
+        if end > self.len_bytes
+            || self
+                .lost
+                .iter()
+                .any(|(start, lost_end)| *start < end && file_offset < *lost_end)
+        {
+            return Err(absent);
+        }
+        self.file.read_exact_at(bytes, file_offset).map_err(|_| absent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_bytes_are_absent_and_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmcore");
+        std::fs::write(&path, vec![7; 10_000]).unwrap();
+        let bytes = VmcoreBytes {
+            file: File::open(path).unwrap(),
+            len_bytes: 10_000,
+            lost: vec![(4096, 8192)],
+        };
+        for (at, len, is_there) in [
+            (0, 4096, true),
+            (0, 4097, false),
+            (8191, 1, false),
+            (8192, 1808, true),
+            (9000, 1001, false),
+        ] {
+            let mut buffer = vec![0; len];
+            assert_eq!(bytes.read_at(at, &mut buffer).is_ok(), is_there, "{at} {len}");
+            assert_eq!(buffer.iter().all(|byte| *byte == 7), is_there);
+        }
+        assert!(bytes.read_at(u64::MAX, &mut [0; 2]).is_err());
+    }
+}

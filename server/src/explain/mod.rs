@@ -1,0 +1,129 @@
+//! What a core tells of the crash, made from it after it arrived.
+//!
+//! ```text
+//! core kept ─► worker: `explain-core DIR` as a process of its own ─► explain.json ─► index (signature)
+//!                      └ vmcore ─► log (memory, else console) ─► crash
+//! ```
+//!
+//! The bytes are the guest's and hostile, so a process of its own reads them, with little memory, little time, and nothing
+//! to do but print: when it dies, the core is listed without an explanation, and nothing else is hurt.
+
+mod bytes;
+mod worker;
+
+use std::path::Path;
+
+use api::{CrashFacts, Explanation, LogSource, SCHEMA_VERSION};
+use vmcore::crash::Crash;
+use vmcore::image::CoreImage;
+use vmcore::linux::{KernelLog, KernelSpace};
+use vmcore::reader::CoreNotes;
+
+pub use self::bytes::VmcoreBytes;
+pub(crate) use self::worker::{Explainer, read};
+use crate::escape;
+use crate::limits::{EXPLAINED_LOG_CHARS_MAX, EXPLAINED_PROBLEM_CHARS_MAX};
+use crate::store::StoreError;
+use crate::store::manifest::Manifest;
+
+/// Explains the core in a directory. What cannot be told is said in the explanation.
+///
+/// # Errors
+/// When there is no core in that directory.
+pub fn explain(core_dir: &Path) -> Result<Explanation, StoreError> {
+    let manifest = Manifest::read(core_dir).map_err(|why| StoreError::Read {
+        path: core_dir.display().to_string(),
+        source: std::io::Error::other(why),
+    })?;
+    let mut explanation = Explanation {
+        schema_version: SCHEMA_VERSION,
+        made_by: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Explanation::default()
+    };
+    let text = match log_in_memory(core_dir, &manifest) {
+        Ok(log) => {
+            if log.unreadable_records > 0 {
+                let count = log.unreadable_records;
+                explanation
+                    .problems
+                    .push(format!("{count} records of the kernel log cannot be read"));
+            }
+            explanation.uptime_ms = log.records.last().map(|record| record.time_ns / 1_000_000);
+            explanation.log_source = Some(LogSource::Memory);
+            Some(log.to_text())
+        }
+        Err(why) => {
+            let why = escape::one_line(&why)
+                .chars()
+                .take(EXPLAINED_PROBLEM_CHARS_MAX)
+                .collect::<String>();
+            explanation.problems.push(format!("no kernel log in its memory: {why}"));
+            let console = manifest.note.and_then(|note| note.console_tail);
+            explanation.log_source = console.as_ref().map(|_| LogSource::Console);
+            console
+        }
+    };
+    explanation.crash = text.as_deref().and_then(Crash::from_log).as_ref().map(facts);
+    explanation.log = text.map(|text| end_of(&escape::lines(&text, usize::MAX)).to_owned());
+    Ok(explanation)
+}
+
+/// The log of a Linux kernel, or why there is none.
+fn log_in_memory(core_dir: &Path, manifest: &Manifest) -> Result<KernelLog, String> {
+    let file = VmcoreBytes::open(core_dir, manifest).map_err(|why| why.to_string())?;
+    kernel_log(&file)
+}
+
+/// The log of a Linux kernel out of the bytes of its core, or a sentence that says why there is none.
+///
+/// # Errors
+/// The sentence.
+pub fn kernel_log(file: &dyn vmcore::image::FileBytes) -> Result<KernelLog, String> {
+    let image = CoreImage::open(file).map_err(|why| why.to_string())?;
+    let notes = CoreNotes::parse(&image.notes).map_err(|why| why.to_string())?;
+    let vmcoreinfo = notes
+        .vmcoreinfo
+        .ok_or("it has no VMCOREINFO, by which a Linux kernel is read")?;
+    let space = KernelSpace::new(&image.memory, vmcoreinfo).map_err(|why| why.to_string())?;
+    KernelLog::read(&space, vmcoreinfo).map_err(|why| why.to_string())
+}
+
+fn facts(crash: &Crash) -> CrashFacts {
+    let optional = |text: &Option<String>| text.as_deref().and_then(escape::some_line);
+    CrashFacts {
+        signature: escape::one_line(&crash.signature),
+        kind: crash.kind.to_owned(),
+        cause: escape::one_line(&crash.cause),
+        panic: optional(&crash.panic),
+        function: optional(&crash.function),
+        task: optional(&crash.task),
+        pid: crash.pid,
+        cpu: crash.cpu,
+        trace: crash.trace.iter().map(|name| escape::one_line(name)).collect(),
+    }
+}
+
+/// As much of the end of a text as is kept, whole lines.
+fn end_of(text: &str) -> &str {
+    let from = text.ceil_char_boundary(text.len().saturating_sub(EXPLAINED_LOG_CHARS_MAX));
+    if from == 0 {
+        return text;
+    }
+    let end = text.get(from..).unwrap_or_default();
+    end.split_once('\n').map_or(end, |(_, whole)| whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_log_the_end_is_kept() {
+        let line = "[    1.000000] x\n";
+        let text = line.repeat(EXPLAINED_LOG_CHARS_MAX / line.len() + 10);
+        let kept = end_of(&text);
+        assert!(kept.len() <= EXPLAINED_LOG_CHARS_MAX && kept.len() > EXPLAINED_LOG_CHARS_MAX - 2 * line.len());
+        assert!(kept.starts_with("[    1.0") && kept.ends_with("x\n"));
+        assert_eq!(end_of("short"), "short");
+    }
+}
