@@ -123,6 +123,10 @@ pub const ROUNDS_CUT_SHORT_MAX: u32 = 3;
 /// How many held packets these are at least: so many are not lost at the end of three rounds in a row.
 pub const PACKETS_CUT_OFF_MIN: u32 = 4;
 
-/// Bursts of a length that no stock dumper writes, after which a sender is none. One alone may be a burst whose end was
-/// lost twice.
-pub const STRIKES_MAX: u32 = 2;
+/// Bursts of a length that no stock dumper writes, one after the other, after which a sender is none. Fewer may be bursts
+/// whose end was lost with all its repeats: at 1 % loss this many are in one burst of a hundred million.
+pub const STRIKES_MAX: u32 = 3;
+
+/// The same for a sender that has never sent two packets in a row: a stock client does so only if the line broke after the
+/// first packet of its first burst.
+pub const STRIKES_ALONE_MAX: u32 = 2;

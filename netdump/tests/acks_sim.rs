@@ -7,7 +7,7 @@ use netdump::{
     AckPolicy, ClientConfig, DisplacedPage, Instant, SessionLimits,
     sim::{
         From, Link, LinkConfig, MTUS, Network, Order, OurIngest, OurReceiver, OurSender, Plan, Report, Restarted, Rng,
-        Scenario, SendOutcome, Sender, StockConfig, StockSender, StorageConfig, no_silent_hole, run,
+        Scenario, SendOutcome, Sender, StockConfig, StockSender, StorageConfig, long_dump, no_silent_hole, run,
     },
     time::Duration,
 };
@@ -227,6 +227,16 @@ fn the_seeds_draw_every_sender_and_every_interruption() {
     assert!(scenarios.iter().any(|scenario| scenario.restart_at.is_some()));
     let second = |scenario: &Scenario| matches!(scenario.from, From::Stock { old_len: Some(_), .. });
     assert!(scenarios.iter().any(second));
+}
+
+/// In this run two bursts lose their last packet twice in a row, kilobytes apart, and so look like no stock client's.
+#[test]
+fn a_sender_that_lost_the_ends_of_two_bursts_is_still_a_stock_client() {
+    let dump = long_dump(FAULTY_13, 8 << 20, 10_000, AckPolicy::Paired, 489).unwrap();
+    assert!(dump.finished);
+    assert_eq!((dump.holes, dump.missing_bytes), (0, 0));
+    let without = long_dump(FAULTY_13, 8 << 20, 10_000, AckPolicy::Immediate, 489).unwrap();
+    assert!(without.holes > 0);
 }
 
 /// A receiver that is killed in the middle of a dump and back within eight seconds: no dump ends by it, and none of the

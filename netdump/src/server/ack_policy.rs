@@ -45,7 +45,7 @@ pub(super) struct Pairing {
     start_is_certain: bool,
     /// Data bytes of the longest message so far: what the sender cuts everything to.
     largest_len: u32,
-    /// Settled bursts that no stock client sends.
+    /// Settled bursts that no stock client sends, since the last one that was as such clients send it.
     strikes: u32,
     /// Whether no packet ever came before the one before it was acknowledged.
     one_at_a_time: bool,
@@ -237,6 +237,10 @@ impl Pairing {
         if self.burst.stored == exist
             && let Some(packets) = self.burst.packets
         {
+            if self.burst.last_len.is_some() {
+                // It ended as only a stock client's does: what looked otherwise before were lost ends.
+                self.strikes = 0;
+            }
             let point = self.point();
             self.next_burst(packets, true);
             self.before = point.origin.map(|_| point);
@@ -325,10 +329,11 @@ impl Pairing {
         }
         self.strikes += 1;
         (self.burst.first_again, self.burst.last_again, self.burst.again) = Default::default();
-        if self.strikes >= limits::STRIKES_MAX {
+        let alone = self.is_alone();
+        if self.strikes >= limits::STRIKES_MAX || (alone && self.strikes >= limits::STRIKES_ALONE_MAX) {
             return self.stop();
         }
-        if self.is_alone() {
+        if alone {
             let released = self.release(self.burst.held);
             self.next_burst(PACKETS_MAX - self.burst.seen.leading_zeros(), self.start_is_certain);
             return released;
