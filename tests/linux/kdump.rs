@@ -32,7 +32,8 @@ pub(crate) fn case(kernel: Kernel, testbed: &Testbed, dir: &Path) -> Result<Case
     run::output(&mut cc, dir, include_str!("kexec_load.c"), Duration::from_secs(60))?;
     // Without crash_kexec_post_notifiers Linux starts its second kernel before anybody, pvpanic included, hears of the panic.
     Ok(Case::new("kdump", kernel)
-        .mem_mib(384)
+        // Wherever KASLR puts the first kernel, 160 MiB are free in one piece beside it.
+        .mem_mib(512)
         .append("crashkernel=160M crash_kexec_post_notifiers=1")
         .file("kexec_load", bytes(&program)?)
         .file("vmlinuz", bytes(&kernel.file(testbed, "vmlinuz"))?)
