@@ -1,7 +1,8 @@
-//! The thread of one dump, and the promise that its end is heard of.
+//! The thread that makes the dumps, one after the other, and the promise that the end of each is heard of.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{self, Sender};
 use std::time::Instant;
 
 use vmcore::CoreferryNote;
@@ -12,15 +13,47 @@ use super::supervisor::Input;
 use crate::dump::contained::{PANICKED, contained};
 use crate::dump::{DumpJob, DumpOutcome, Progress, SpoolFailure, ferry};
 
-/// What the dump's thread works with.
-pub(super) struct DumpThread {
+/// Something for the dump's thread to do.
+pub(super) type Work = Box<dyn FnOnce() + Send>;
+
+/// The thread. It is there before anything goes wrong, because a host that has run out of threads must not cost a core. It ends
+/// when this is dropped and its work is done.
+#[derive(Debug)]
+pub(super) struct DumpThread(Sender<Work>);
+
+impl DumpThread {
+    pub(super) fn start() -> io::Result<Self> {
+        let (give, given) = mpsc::channel::<Work>();
+        let run = move || {
+            for work in given {
+                if contained(work).is_none() {
+                    tracing::error!("the dump's thread {PANICKED}");
+                }
+            }
+        };
+        std::thread::Builder::new().name("dump".to_owned()).spawn(run)?;
+        Ok(Self(give))
+    }
+
+    /// Has it do something, after what it was given before.
+    pub(super) fn give(&self, work: Work) {
+        if let Err(mpsc::SendError(work)) = self.0.send(work) {
+            // Nothing ends that thread before its time; if something did, the evidence still comes first.
+            work();
+        }
+    }
+}
+
+/// What one dump works with.
+pub(super) struct DumpWork {
     pub(super) shared: Arc<Shared>,
     pub(super) progress: Arc<Progress>,
     pub(super) deadline: Option<Instant>,
     pub(super) end: EndOfDump,
 }
 
-impl DumpThread {
+impl DumpWork {
+    /// Makes the dump.
     pub(super) fn run(self, mut guest: FrozenGuest, mut note: CoreferryNote) {
         let in_time = || self.deadline.is_none_or(|deadline| Instant::now() < deadline);
         let go_on = || in_time() && !self.progress.is_cancelled();
@@ -64,7 +97,7 @@ impl EndOfDump {
 
 impl Drop for EndOfDump {
     fn drop(&mut self) {
-        // A thread that could not be started never ran: whoever wanted to start it knows.
+        // Work that was never begun has no end.
         if std::thread::panicking() {
             self.send(DumpOutcome::Lost {
                 failures: Vec::new(),
@@ -99,7 +132,19 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_once_and_a_thread_that_never_ran_tells_nothing() {
+    fn the_thread_outlives_work_that_panics() {
+        let thread = DumpThread::start().unwrap();
+        let (done, heard) = mpsc::channel();
+        thread.give(Box::new(|| panic!("a bug on purpose, for the test of what follows")));
+        thread.give(Box::new(move || {
+            done.send(std::thread::current().name().map(str::to_owned)).unwrap();
+        }));
+        let name = heard.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(name.as_deref(), Some("dump"));
+    }
+
+    #[test]
+    fn an_end_is_told_once_and_work_that_never_ran_tells_nothing() {
         let (inputs, heard) = mpsc::channel();
         EndOfDump::new(inputs.clone()).tell(DumpOutcome::Cancelled);
         drop(EndOfDump::new(inputs));

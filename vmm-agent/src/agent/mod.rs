@@ -1,6 +1,6 @@
 //! The agent: hears what happens to one machine, gets a crashed guest's memory to safety, then applies the policy.
 //!
-//! One thread (the [`supervisor`]) owns the incarnation and takes every decision; each dump runs on a thread of its own. The
+//! One thread (the [`supervisor`]) owns the incarnation and takes every decision; dumps run on another. The
 //! API and signals reach the supervisor through [`AgentHandle`].
 //!
 //! ```text
@@ -13,7 +13,7 @@
 //!
 //! - [`policy`]: what happens to the guest after a crash
 //! - `supervisor`: the thread that decides
-//! - `dump_thread`: makes one dump, and sees to it that its end is heard of
+//! - `dump_thread`: makes the dumps, and sees to it that the end of each is heard of
 //! - `dumps`: the dumps that the API shows
 //! - `frozen`: a frozen guest as a dump sees it
 //! - `vmcoreinfo`: what a Linux guest says about itself, told or searched for

@@ -4,7 +4,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::dump_thread::{DumpThread, EndOfDump};
+use super::dump_thread::{DumpThread, DumpWork, EndOfDump};
 use super::dumps::Dumps;
 use super::frozen::{self, FrozenGuest};
 use super::policy::{CrashAction, Policy};
@@ -64,11 +64,6 @@ enum Pending {
     Reset,
 }
 
-/// A dump could not begin.
-#[derive(Debug, thiserror::Error)]
-#[error("no thread for the dump: {0}")]
-struct StartError(#[from] std::io::Error);
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Supervisor {
@@ -81,6 +76,7 @@ pub(super) struct Supervisor {
     /// Zero of the detector's clock.
     booted: Instant,
     policy: Policy,
+    dump_thread: DumpThread,
     in_flight: Option<InFlight>,
     pending: Option<Pending>,
     /// The guest crashed and is kept: what became of its memory.
@@ -95,6 +91,7 @@ impl Supervisor {
         inputs: Sender<Input>,
         received: Receiver<Input>,
     ) -> Result<(Self, Arc<Shared>), BootError> {
+        let dump_thread = DumpThread::start().map_err(|source| BootError::Resource { what: "thread", source })?;
         let incarnation = boot_incarnation(&config, 1, &inputs)?;
         let policy = Policy::new(config.on_crash, config.restart_limit);
         let view = View {
@@ -118,6 +115,7 @@ impl Supervisor {
             detector: Detector::default(),
             booted: Instant::now(),
             policy,
+            dump_thread,
             in_flight: None,
             pending: None,
             kept: None,
@@ -224,19 +222,12 @@ impl Supervisor {
     fn crash(&mut self, trigger: &Trigger) -> Option<RunEnd> {
         self.shared.view().crashes += 1;
         self.tell(&AgentEvent::Triggered(trigger.clone()));
-        let started = if self.policy.dumps() {
-            self.start_dump(trigger, None)
+        if self.policy.dumps() {
+            self.start_dump(trigger, None);
+            None
         } else {
             self.freeze();
-            Ok(())
-        };
-        match started {
-            Ok(()) if self.in_flight.is_some() => None,
-            Ok(()) => self.after_crash(CoreFate::Lost),
-            Err(error) => {
-                self.tell(&AgentEvent::Trouble(format!("the core is lost: {error}")));
-                self.after_crash(CoreFate::Lost)
-            }
+            self.after_crash(CoreFate::Lost)
         }
     }
 
@@ -301,8 +292,8 @@ impl Supervisor {
         state
     }
 
-    /// Freezes the guest and starts the dump's thread.
-    fn start_dump(&mut self, trigger: &Trigger, idempotency_key: Option<String>) -> Result<(), StartError> {
+    /// Freezes the guest and has the dump's thread begin.
+    fn start_dump(&mut self, trigger: &Trigger, idempotency_key: Option<String>) {
         let triggered_at = now_text();
         let state = self.freeze();
         // The record of an earlier incarnation is gone with its memory; one that is there is this guest's.
@@ -321,21 +312,12 @@ impl Supervisor {
         let guest = FrozenGuest::new(&self.incarnation, &state, record);
         let progress = Arc::new(Progress::new());
         let limit = self.shared.config.dump_deadline;
-        let thread = DumpThread {
+        let work = DumpWork {
             shared: Arc::clone(&self.shared),
             progress: Arc::clone(&progress),
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
             end: EndOfDump::new(self.inputs.clone()),
         };
-        let started = std::thread::Builder::new()
-            .name("dump".to_owned())
-            .spawn(move || thread.run(guest, note));
-        if let Err(error) = started {
-            if !trigger.is_crash() && self.kept.is_none() {
-                self.incarnation.thaw();
-            }
-            return Err(error.into());
-        }
         let mut view = self.shared.view();
         view.dumps.begin(&id, name, idempotency_key, Arc::clone(&progress));
         view.state = VmState::Dumping;
@@ -346,7 +328,7 @@ impl Supervisor {
             crashed: trigger.is_crash(),
             progress,
         });
-        Ok(())
+        self.dump_thread.give(Box::new(move || work.run(guest, note)));
     }
 
     fn end_dump(&mut self, outcome: DumpOutcome) -> Option<RunEnd> {
@@ -398,8 +380,7 @@ impl Supervisor {
         }
         drop(view);
         let reason = request.reason.unwrap_or_else(|| "no reason given".to_owned());
-        self.start_dump(&Trigger::ApiRequest { reason }, key)
-            .map_err(|error| ServiceError::Internal(error.to_string()))?;
+        self.start_dump(&Trigger::ApiRequest { reason }, key);
         let gone = || ServiceError::Internal("the dump is gone".to_owned());
         self.shared.view().dumps.running().ok_or_else(gone)
     }
