@@ -328,6 +328,21 @@ fn state() -> impl Strategy<Value = PageState> {
     ]
 }
 
+#[test]
+fn a_body_shorter_than_its_header_is_an_error() {
+    for len in 0..100 {
+        let body = vec![0; len];
+        let footer = Footer {
+            file_len: 0,
+            trailer_offset: 0,
+            trailer_len: 0,
+            body_len: len as u64,
+            body_digest: blake3::hash(&body),
+        };
+        assert!(Trailer::parse(&footer, &body).is_err(), "{len} bytes");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -106,7 +106,7 @@ impl<'a> Trailer<'a> {
         let fixed = [u64::from(VERSION), PAGE_LEN, CHUNK_LEN, RECORD_LEN as u64];
         let found = [8, 12, 16, 20].map(|at| u32_le(body, at).map(u64::from));
         let covered_len = u64_le(body, 32)?;
-        let (records, rest) = slice(body, BODY_HEADER_LEN, body.len() - BODY_HEADER_LEN)?.as_chunks::<RECORD_LEN>();
+        let (records, rest) = body.get(BODY_HEADER_LEN..)?.as_chunks::<RECORD_LEN>();
         let sound = body.starts_with(&BODY_MAGIC)
             && found == fixed.map(Some)
             && covered_len == footer.trailer_offset
