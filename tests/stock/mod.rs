@@ -20,4 +20,4 @@ pub(crate) use header::{kernel_dump_header, reference_header, with_field};
 pub(crate) use loss::Loss;
 pub(crate) use nat::{Kind as NatKind, Nat};
 pub(crate) use receiver::{End, StockDump, StockReceiver};
-pub(crate) use sender::{AckBits, Order, StockSender, own_address};
+pub(crate) use sender::{AckBits, CLIENT_PORT, Order, StockSender, own_address};
