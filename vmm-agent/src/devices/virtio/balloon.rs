@@ -25,6 +25,8 @@ const REPORTING: usize = 2;
 #[derive(Debug, Default)]
 pub struct Balloon {
     chain: Chain,
+    /// Parts of the first waiting report that are holes already: the rest comes in a later round.
+    reported_parts: usize,
     /// Bytes punched out so far.
     punched_bytes: u64,
 }
@@ -58,15 +60,25 @@ impl Balloon {
         self.punched_bytes += punched;
     }
 
-    /// The buffers themselves are the free pages. Those for which there is no time stay as they are, which harms nobody.
-    fn report(&mut self, memory: &GuestMemory, round: Round) {
+    /// The buffers themselves are the free pages: many, where the guest has much free, so they may take several rounds. Whether
+    /// all of this report is done.
+    fn report(&mut self, memory: &GuestMemory, is_over: &dyn Fn() -> bool) -> bool {
         let writable = &self.chain.writable;
-        let punched = writable
-            .parts(0, writable.len_bytes())
-            .take_while(|_| !round.is_over())
-            .map(|(gpa, len)| punch(memory, gpa.0, len.into()))
-            .sum::<u64>();
-        self.punched_bytes += punched;
+        for (gpa, len) in writable.parts(0, writable.len_bytes()).skip(self.reported_parts) {
+            // One part in each round at least.
+            self.punched_bytes += punch(memory, gpa.0, len.into());
+            self.reported_parts += 1;
+            if is_over() {
+                return false;
+            }
+        }
+        self.reported_parts = 0;
+        tracing::debug!(
+            reported_bytes = writable.len_bytes(),
+            punched_bytes = self.punched_bytes,
+            "the guest reported free pages"
+        );
+        true
     }
 
     fn serve(
@@ -74,9 +86,9 @@ impl Balloon {
         queue: &mut VirtQueue,
         kind: usize,
         memory: &GuestMemory,
-        round: Round,
+        is_over: &dyn Fn() -> bool,
     ) -> Result<After, Broken> {
-        while !round.is_over() {
+        while !is_over() {
             if !queue.pop(memory.ram(), &mut self.chain)? {
                 let more = queue.listen(memory.ram())?;
                 queue.signal(memory.ram())?;
@@ -84,7 +96,10 @@ impl Balloon {
             }
             match kind {
                 INFLATE => self.inflate(memory),
-                REPORTING => self.report(memory, round),
+                REPORTING if !self.report(memory, is_over) => {
+                    queue.unpop();
+                    break;
+                }
                 _ => {}
             }
             queue.push_used(memory.ram(), &self.chain, 0)?;
@@ -145,12 +160,16 @@ impl VirtioDevice for Balloon {
         4..8
     }
 
+    fn reset(&mut self) {
+        self.reported_parts = 0;
+    }
+
     fn work(&mut self, queues: &mut [VirtQueue], memory: &GuestMemory) -> Result<After, Broken> {
         let mut after = After::KICK;
         let round = Round::begin();
         for kind in [INFLATE, DEFLATE, REPORTING] {
             if let Some(queue) = queues.get_mut(kind)
-                && self.serve(queue, kind, memory, round)? == After::Again
+                && self.serve(queue, kind, memory, &|| round.is_over())? == After::Again
             {
                 after = After::Again;
             }
@@ -208,6 +227,29 @@ mod tests {
         rig.write(0x10_0000, &[9; 4096]);
         assert_eq!(data_bytes(&rig), (1 << 20) - 0x4_0000);
         assert_eq!(rig.read(0x10_0000, 4), [9; 4]);
+    }
+
+    #[test]
+    fn a_report_that_takes_longer_than_a_round_goes_on_in_the_next_one() {
+        let mut rig = rig();
+        let parts: Vec<_> = (0..8).map(|n| (0x10_0000 + n * 0x2_0000, 0x1_0000)).collect();
+        rig.offer(REPORTING, &[], &parts);
+        let mut queues = std::mem::take(&mut rig.queues);
+        let mut balloon = Balloon::new();
+        for done in 1..=9_u64 {
+            // Over after the first part.
+            let looks = std::cell::Cell::new(0);
+            let is_over = || looks.replace(looks.get() + 1) > 0;
+            balloon
+                .serve(&mut queues[REPORTING], REPORTING, rig.memory(), &is_over)
+                .unwrap();
+            assert_eq!(data_bytes(&rig), (1 << 20) - done.min(8) * 0x1_0000);
+            assert_eq!(
+                rig.used(REPORTING).len(),
+                usize::from(done == 9),
+                "given back when all is done"
+            );
+        }
     }
 
     #[test]
