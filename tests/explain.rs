@@ -30,6 +30,7 @@ fn core(console: &str, vmcoreinfo: Option<&[u8]>) -> Vec<u8> {
     let layout = Layout::new(&[memory], 1).expect("a layout");
     let note = CoreferryNote {
         console_tail: console.to_owned(),
+        troubles: vec!["vCPU 1 did\x1b not stop".to_owned()],
         ..CoreferryNote::default()
     };
     let input = HeaderInput {
@@ -103,6 +104,7 @@ fn a_core_says_what_crashed_as_soon_as_it_is_there() {
         assert!(run_ok(&filter).contains("web-17"));
         let shown = run_ok(&["cores", "info", id, place[0], place[1]]);
         for part in [
+            "vCPU 1 did\\u{1b} not stop",
             "null-pointer in ferry_land",
             "kworker/u8:2 (process 91) on CPU 1",
             "process_one_work",

@@ -121,6 +121,9 @@ pub const EXPLAINED_PROBLEM_CHARS_MAX: usize = 1024;
 /// Longest explanation that is read: the log with every character escaped once more, as JSON may, and the rest.
 pub const EXPLANATION_BYTES_MAX: u64 = 8 << 20;
 
+/// Troubles of a note that are kept: a sentence for each vCPU and each device of a large guest.
+pub const TROUBLES_MAX: usize = 64;
+
 /// Longest console tail shown.
 pub const CONSOLE_CHARS_MAX: usize = 64 * 1024;
 

@@ -160,6 +160,9 @@ pub struct NoteFacts {
     pub build_id: Option<String>,
     /// The last lines of the console.
     pub console_tail: Option<String>,
+    /// What went wrong while the machine was stopped and read, in sentences: a processor or a device that hung.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
 }
 
 /// One file of a core.

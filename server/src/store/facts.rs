@@ -11,7 +11,7 @@ use vmcore::kernel_header::{Compression, KernelDumpHeader, ParityVerdict};
 use vmcore::reader::{CoreHead, CoreNotes};
 
 use crate::escape;
-use crate::limits::{CONSOLE_CHARS_MAX, HEAD_BYTES_MAX};
+use crate::limits::{CONSOLE_CHARS_MAX, HEAD_BYTES_MAX, TROUBLES_MAX};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -137,6 +137,12 @@ fn note_facts(note: &CoreferryNote) -> NoteFacts {
         triggered_at: optional(&note.triggered_at),
         frozen_at: optional(&note.frozen_at),
         build_id: optional(&note.build_id),
+        troubles: note
+            .troubles
+            .iter()
+            .take(TROUBLES_MAX)
+            .map(|text| escape::one_line(text))
+            .collect(),
         console_tail: (!note.console_tail.is_empty()).then(|| escape::lines(&note.console_tail, CONSOLE_CHARS_MAX)),
     }
 }

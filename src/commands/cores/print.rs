@@ -57,6 +57,9 @@ pub(super) fn info(info: &CoreInfo) -> String {
     );
     let note = info.note.as_ref();
     add("trigger", note.and_then(|note| note.trigger.clone()));
+    for trouble in note.iter().flat_map(|note| &note.troubles) {
+        add("trouble", Some(trouble.clone()));
+    }
     add("dump id", note.and_then(|note| note.dump_id.clone()));
     add("received at", Some(core.received_at.clone()));
     add("started at", Some(info.started_at.clone()));
