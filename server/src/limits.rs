@@ -45,6 +45,10 @@ pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Receive buffer asked of the kernel: several bursts of 64 KiB while a disk is slow. It counts with overhead.
 pub const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// The same of a listening port: a thousand hosts that crash at once, and a moment in which no processor is free for the
+/// thread behind it while others send forged heralds. One takes 768 bytes of it.
+pub const LISTENING_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+
 /// How often a thread that waits for packets looks whether it should stop.
 pub const STOP_LOOK: Duration = Duration::from_millis(200);
 
@@ -184,6 +188,9 @@ pub const AGAIN_BEFORE: Duration = Duration::from_secs(15);
 
 /// Sources of which it is remembered that they were told of; one entry has about 40 bytes.
 pub const REFUSED_SOURCES_MAX: usize = 4096;
+
+/// Lines about refusals in the log, a second; more are counted only, so that a flood of forged sources costs no time.
+pub const REFUSALS_TOLD_PER_S: u32 = 20;
 
 /// A source that was told of is told of again after this time: once an hour shows that it goes on.
 pub const REFUSAL_TOLD_AGAIN_AFTER: Duration = Duration::from_secs(3600);

@@ -5,9 +5,9 @@ use std::fmt::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::limits::{REFUSAL_TOLD_AGAIN_AFTER, REFUSED_SOURCES_MAX};
+use crate::limits::{REFUSAL_TOLD_AGAIN_AFTER, REFUSALS_TOLD_PER_S, REFUSED_SOURCES_MAX};
 
 /// Why something was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +77,28 @@ impl fmt::Display for Refused {
 pub(crate) struct Refusals {
     counts: [AtomicU64; Refused::ALL.len()],
     told: Mutex<Told>,
+    pace: Mutex<Pace>,
+}
+
+/// How much the log is told: a flood of forged sources would make whoever reads it the slowest part of the receiver.
+#[derive(Debug, Default)]
+struct Pace {
+    second_from: Option<Instant>,
+    lines: u32,
+}
+
+impl Pace {
+    /// Whether one more line may be written now.
+    fn allows(&mut self, now: Instant) -> bool {
+        if self
+            .second_from
+            .is_none_or(|from| now.duration_since(from) >= Duration::from_secs(1))
+        {
+            (self.second_from, self.lines) = (Some(now), 0);
+        }
+        self.lines += 1;
+        self.lines <= REFUSALS_TOLD_PER_S
+    }
 }
 
 /// Which sources have been told of, for which reason.
@@ -90,7 +112,9 @@ struct Told {
 impl Refusals {
     /// Counts a refusal, and says it in the log if that was not done for this source lately.
     pub(crate) fn note(&self, source: Ipv4Addr, why: Refused, sentence: &dyn fmt::Display) {
-        if self.count(source, why, Instant::now()) {
+        let now = Instant::now();
+        let is_news = self.count(source, why, now);
+        if is_news && self.pace.lock().unwrap_or_else(PoisonError::into_inner).allows(now) {
             tracing::warn!(%source, reason = %why, "refused: {sentence}; more of this from there is only counted");
         }
     }
@@ -145,6 +169,14 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_does_not_fill_the_log() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        let told = (0..10_000).filter(|_| pace.allows(now)).count();
+        assert_eq!(told, usize::try_from(REFUSALS_TOLD_PER_S).unwrap());
+        assert!(pace.allows(now + Duration::from_secs(1)));
+    }
 
     const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
-use crate::limits::SOCKET_BUFFER_BYTES;
+use crate::limits::{LISTENING_BUFFER_BYTES, SOCKET_BUFFER_BYTES};
 
 /// A datagram that came in on a socket made by [`listening_socket`].
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ pub(crate) fn listening_socket(listen: SocketAddrV4) -> io::Result<UdpSocket> {
     setsockopt(&socket, ReusePort, &true)?;
     setsockopt(&socket, Ipv4PacketInfo, &true)?;
     let _ = setsockopt(&socket, RxqOvfl, &1);
-    enlarge_buffer(&socket);
+    enlarge_buffer(&socket, LISTENING_BUFFER_BYTES);
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -104,7 +104,7 @@ pub(crate) fn session_socket(local: SocketAddrV4, peer: SocketAddrV4, shares_por
     socket.connect(&peer.into())?;
     let socket = UdpSocket::from(socket);
     let _ = setsockopt(&socket, RxqOvfl, &1);
-    enlarge_buffer(&socket);
+    enlarge_buffer(&socket, SOCKET_BUFFER_BYTES);
     trains::accept_trains(&socket);
     socket.set_nonblocking(true)?;
     Ok(socket)
@@ -150,8 +150,8 @@ pub(crate) fn raise_file_limit() {
 }
 
 /// Makes the receive buffer as large as this process may; `SO_RCVBUFFORCE` needs CAP_NET_ADMIN (socket(7)).
-fn enlarge_buffer(socket: &UdpSocket) {
-    if setsockopt(socket, RcvBufForce, &SOCKET_BUFFER_BYTES).is_err() {
-        let _ = setsockopt(socket, RcvBuf, &SOCKET_BUFFER_BYTES);
+fn enlarge_buffer(socket: &UdpSocket, bytes: usize) {
+    if setsockopt(socket, RcvBufForce, &bytes).is_err() {
+        let _ = setsockopt(socket, RcvBuf, &bytes);
     }
 }
