@@ -24,6 +24,8 @@ mod allow;
 mod cores;
 mod escape;
 mod explain;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod hooks;
 mod ingest;
 pub mod limits;

@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod ci;
+mod fuzz;
 mod lint;
 mod process;
 mod sim;
@@ -47,6 +48,10 @@ enum Command {
     ///
     /// Example: cargo xtask sim --seeds 100000
     Sim(sim::Options),
+    /// Throws made-up bytes at everything that reads what the network or a guest sends (libFuzzer, stable compiler).
+    ///
+    /// Needs a C++ compiler. Example: cargo xtask fuzz --seconds 60 netdump
+    Fuzz(fuzz::Options),
     /// Fetches what the tests need (stock kernels, crash, QEMU, drgn) into the cache folder, and nothing else.
     ///
     /// The cache is ${COREFERRY_CACHE:-target/cache}. Packages come by apt from the mirror this machine uses, checked by
@@ -73,6 +78,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Sim(options) => sim::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Testbed(options) => testbed::run(&options),
         Command::Ci => ci::run(),
     }

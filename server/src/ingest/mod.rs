@@ -26,6 +26,8 @@ use netdump::{AckPolicy, SessionLimits};
 
 pub(crate) use counters::Counters;
 pub(crate) use door::Door;
+#[cfg(feature = "fuzz")]
+pub(crate) use session::label;
 pub(crate) use session::{Beginning, SpoolOrLinger};
 
 use self::inbox::Inbox;

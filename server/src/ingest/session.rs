@@ -645,7 +645,7 @@ fn add_to_runs<'d>(runs: &mut Vec<Run<'d>>, offset: u64, bytes: &'d [u8], ticket
 }
 
 /// The herald's path as a label: text up to the first NUL, escaped.
-fn label(herald: &[u8]) -> Option<String> {
+pub(crate) fn label(herald: &[u8]) -> Option<String> {
     let text = herald.split(|byte| *byte == 0).next()?;
     escape::some_line(&String::from_utf8_lossy(text))
 }
