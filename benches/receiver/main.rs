@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 /// The first argument of this program when it is to be the sink.
 const SINK: &str = "sink";
-/// Datagrams of a stock sender's burst at an MTU of 1500.
+/// Processor time is told per GiB.
 const GIB: f64 = (1_u64 << 30) as f64;
 
 fn main() -> Result<()> {
@@ -87,21 +87,36 @@ struct Row {
     samples: Vec<Sample>,
 }
 
-impl Row {
-    /// The median over the rounds.
-    fn median(&self, of: impl Fn(&Sample) -> f64) -> f64 {
-        let mut values: Vec<f64> = self.samples.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+impl Sample {
+    fn mb_per_s(&self) -> f64 {
+        self.bytes as f64 / 1e6 / self.took.as_secs_f64()
     }
 
-    fn mb_per_s(&self) -> f64 {
-        self.median(|sample| sample.bytes as f64 / 1e6 / sample.took.as_secs_f64())
+    fn packets_per_s(&self) -> f64 {
+        self.packets as f64 / self.took.as_secs_f64()
     }
 
     fn cpu_per_gib(&self) -> f64 {
-        self.median(|sample| sample.cpu.as_secs_f64() * GIB / sample.bytes as f64)
+        self.cpu.as_secs_f64() * GIB / self.bytes as f64
     }
+}
+
+impl Row {
+    /// The median over the rounds.
+    fn median(&self, of: fn(&Sample) -> f64) -> f64 {
+        median(self.samples.iter().map(of).collect())
+    }
+
+    /// The median over the rounds of the ratio within a round: whatever else the machine does slows both alike.
+    fn beside(&self, other: &Self, of: fn(&Sample) -> f64) -> f64 {
+        let pairs = self.samples.iter().zip(&other.samples);
+        median(pairs.map(|(own, other)| of(own) / of(other)).collect())
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn measure_sink(bytes: &[u8], mtu: usize) -> Result<Sample> {
@@ -207,15 +222,15 @@ fn print(rows: &[Row], mib: usize, rounds: usize) {
             .iter()
             .find(|other| other.name.starts_with("bare sink") && mtu.is_some_and(|mtu| other.name.ends_with(mtu)));
         let beside =
-            |of: fn(&Row) -> f64| sink.map_or_else(|| "-".to_owned(), |sink| format!("{:.2}", of(row) / of(sink)));
+            |of: fn(&Sample) -> f64| sink.map_or_else(|| "-".to_owned(), |sink| format!("{:.2}", row.beside(sink, of)));
         println!(
             "{:<32} {:>8.0} {:>11.0} {:>10.2} {:>11} {:>10}",
             row.name,
-            row.mb_per_s(),
-            row.median(|sample| sample.packets as f64 / sample.took.as_secs_f64()),
-            row.cpu_per_gib(),
-            beside(Row::mb_per_s),
-            beside(Row::cpu_per_gib),
+            row.median(Sample::mb_per_s),
+            row.median(Sample::packets_per_s),
+            row.median(Sample::cpu_per_gib),
+            beside(Sample::mb_per_s),
+            beside(Sample::cpu_per_gib),
         );
     }
 }
