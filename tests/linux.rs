@@ -33,6 +33,8 @@ mod pvh;
 #[allow(dead_code, reason = "each test of cores asks its own readers")]
 #[path = "tools/readers.rs"]
 mod readers;
+#[path = "linux/reuse.rs"]
+mod reuse;
 #[path = "tools/run.rs"]
 mod run;
 #[path = "linux/seen.rs"]
@@ -86,6 +88,12 @@ fn debian_6_12_cloud_lives_and_its_crashes_become_cores() {
 fn debuggers_open_the_cores_of_debian_6_1_cloud_with_and_without_fw_cfg() {
     let cases = |_: &Testbed, _: &Path| Ok(debuggers::cases(everything()));
     with(Kernel::Cloud61, cases, debuggers::check);
+}
+
+#[test]
+fn pages_reported_free_and_used_again_are_in_the_core() {
+    let cases = |_: &Testbed, _: &Path| Ok(reuse::cases(everything()));
+    with(Kernel::Cloud61, cases, reuse::check);
 }
 
 #[test]

@@ -24,6 +24,8 @@ use crate::readers;
 use crate::seen::Seen;
 use crate::testbed::Testbed;
 
+pub(crate) use drgn::run_script;
+
 /// A shell that debuggers shall find, the kernel's own words about itself, and the crash.
 const TOLD: &str = r#"
 load pvpanic_mmio qemu_fw_cfg
