@@ -7,7 +7,7 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
-use api::{CoreState, CoreSummary};
+use api::{CoreService as _, CoreState, CoreSummary};
 use sender::Sender;
 use server::{Receiver, ReceiverConfig};
 use vmcore::kernel_header::KernelDumpHeader;
@@ -262,6 +262,23 @@ fn heralds_alone_leave_nothing_on_disk() {
     sender.finish();
     assert_eq!(std::fs::read_dir(dir.path().join("spool")).unwrap().count(), 0);
     assert!(receiver.cores().all().is_empty());
+}
+
+#[test]
+fn an_answer_that_nobody_hears_begins_no_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = start(dir.path());
+    let mut herald = [0; 24];
+    (herald[3], herald[7]) = (1, 1);
+    for host in 1..30 {
+        // From the port of stock clients, and gone before the answer comes: an ICMP message says so.
+        let forged = std::net::UdpSocket::bind((std::net::Ipv4Addr::new(127, 77, 0, host), 20024)).unwrap();
+        forged.send_to(&herald, receiver.netdump_addr()).unwrap();
+    }
+    send_dense(receiver.netdump_addr(), &pattern(10_000), |_| false);
+    assert_eq!(only(&receiver).state, CoreState::Complete);
+    let metrics = receiver.service().metrics();
+    assert!(metrics.contains("\ncoreferry_sessions_total 1\n"), "{metrics}");
 }
 
 #[test]

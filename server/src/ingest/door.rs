@@ -109,8 +109,11 @@ impl Door {
             Err(why) => return Err(why.into()),
         }
         for event in events {
-            match event.data.u64() {
+            let (data, flags) = (event.data, event.flags);
+            match data.u64() {
                 LISTENING => self.take_waiting(buffer, dropped)?,
+                // Nobody there has the port: a forged herald was answered. That is no data.
+                id if !flags.contains(epoll::EventFlags::IN) => self.lock().forget_error(id),
                 id => {
                     let ready = self.lock().take(id);
                     if let Some(HalfOpen { socket: Some(_), .. }) = ready {

@@ -75,6 +75,12 @@ impl HalfOpens {
         earlier
     }
 
+    /// Clears what the network said of the socket of this number: the ICMP message that nobody listens there.
+    pub(super) fn forget_error(&self, id: u64) {
+        let socket = self.by_id.get(&id).and_then(|one| one.socket.as_ref());
+        let _ = socket.map(UdpSocket::take_error);
+    }
+
     /// Takes the one of this number out.
     pub(super) fn take(&mut self, id: u64) -> Option<HalfOpen> {
         let half_open = self.by_id.remove(&id)?;
