@@ -162,9 +162,10 @@ pub const FREE_MIN: Share = Share::Percent(2);
 /// used is missing to others.
 pub const GRANT_BYTES: u64 = 1024 * 1024;
 
-/// Sessions that have had nothing but a herald. A client goes on within milliseconds, so that even a thousand hosts that
-/// crash at once are never so many; each costs a socket.
-pub const HALF_OPEN_MAX: usize = 256;
+/// Sessions that have had nothing but a herald, each a socket. A client goes on within milliseconds, but on a machine that is
+/// busy with a thousand of them within seconds, and who is forgotten before fails: forged heralds, of which [`HERALDS`] lets in a
+/// few hundred a second, have to leave that time.
+pub const HALF_OPEN_MAX: usize = 4096;
 
 /// Sessions that one address may open: a guest needs one for each crash; behind address translation a whole rack has one
 /// address, and its other clients come again each second for 12 s.

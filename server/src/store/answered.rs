@@ -5,11 +5,13 @@
 //! peer, dialled address and port, port that answered, length of the herald, herald. The file exists before any herald
 //! comes and does not grow with them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use netdump::limits::HERALD_LEN_MAX;
@@ -44,11 +46,16 @@ pub(crate) struct AnsweredHerald {
     pub(crate) datagram: Vec<u8>,
 }
 
-/// The file.
+/// The file. A thread of its own writes it, so that a busy disk holds up no answer.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    file: File,
+    /// Where, and what; nothing makes the place free.
+    notes: Option<SyncSender<(usize, Option<Vec<u8>>)>>,
+    writer: Option<JoinHandle<()>>,
 }
+
+/// Notes that wait for the disk; beyond that they are dropped, and lost with this process only.
+const NOTES_WAITING_MAX: usize = ANSWERED_PLACES;
 
 impl Answered {
     /// Opens the file and gives what an earlier receiver answered within the last `recent`; then nothing is in it.
@@ -68,19 +75,37 @@ impl Answered {
             found.extend(parse(bytes.get(..len).unwrap_or_default(), SystemTime::now(), recent));
         }
         file.set_len(0)?;
-        Ok((Self { file }, found))
+        let (notes, waiting) = mpsc::sync_channel::<(usize, Option<Vec<u8>>)>(NOTES_WAITING_MAX);
+        let write = move || {
+            for (place, bytes) in waiting {
+                let _ = file.write_all_at(bytes.as_deref().unwrap_or(&[0; 4]), place_at(place));
+            }
+        };
+        let writer = thread::Builder::new().name("answered".to_owned()).spawn(write)?;
+        let answered = Self {
+            notes: Some(notes),
+            writer: Some(writer),
+        };
+        Ok((answered, found))
     }
 
     /// Writes a herald down in a place. What cannot be written is lost with this process only, and is no error.
     pub(crate) fn note(&self, place: usize, herald: &AnsweredHerald) {
-        if let Some(bytes) = encode(herald, SystemTime::now()) {
-            let _ = self.file.write_all_at(&bytes, place_at(place));
+        if let (Some(bytes), Some(notes)) = (encode(herald, SystemTime::now()), &self.notes) {
+            let _ = notes.try_send((place, Some(bytes)));
         }
     }
 
     /// Makes a place free.
     pub(crate) fn clear(&self, place: usize) {
-        let _ = self.file.write_all_at(&[0; 4], place_at(place));
+        let _ = self.notes.as_ref().map(|notes| notes.try_send((place, None)));
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        drop(self.notes.take());
+        let _ = self.writer.take().map(JoinHandle::join);
     }
 }
 
