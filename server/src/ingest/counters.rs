@@ -22,6 +22,8 @@ pub(crate) struct Counters {
     pub(crate) packets: AtomicU64,
     /// Datagrams that came more than once.
     pub(crate) duplicate_packets: AtomicU64,
+    /// Datagrams that are no messages, or belong to no session.
+    pub(crate) dropped_packets: AtomicU64,
     /// Bytes stored.
     pub(crate) received_bytes: AtomicU64,
     /// Sessions that failed because of the storage.
@@ -81,6 +83,12 @@ impl Counters {
                 "counter",
                 "Datagrams that came more than once.",
                 &self.duplicate_packets,
+            ),
+            (
+                "coreferry_dropped_packets_total",
+                "counter",
+                "Datagrams that are no messages, or belong to no session.",
+                &self.dropped_packets,
             ),
             (
                 "coreferry_received_bytes_total",

@@ -146,13 +146,10 @@ impl Door {
 
     /// Deals with one datagram that came to the listening port: a herald, or data of a session that has no other port.
     pub(super) fn take(self: &Arc<Self>, arrival: &Arrival<'_>) {
-        let Ok((header, payload)) = Header::parse(arrival.datagram) else {
-            return;
-        };
-        if header.kind == Kind::Herald {
-            self.take_herald(arrival, &header, payload);
-        } else {
-            self.take_data(arrival);
+        match Header::parse(arrival.datagram) {
+            Ok((header, payload)) if header.kind == Kind::Herald => self.take_herald(arrival, &header, payload),
+            Ok(_) => self.take_data(arrival),
+            Err(_) => Counters::add(&self.shared.counters.dropped_packets, 1),
         }
     }
 
@@ -294,6 +291,8 @@ impl Door {
             .session_at(peer, SocketAddrV4::new(dialled, self.address.port()))
         {
             handle.forward(arrival.datagram);
+        } else {
+            Counters::add(&self.shared.counters.dropped_packets, 1);
         }
     }
 
