@@ -11,6 +11,8 @@ use crate::cpu;
 const SERIAL_PORT: u16 = 0x3f8;
 /// Room in the log; what does not fit is only printed.
 const LOG_LEN: usize = 16 * 1024;
+/// Turns of waiting for a line of another CPU: about a second, as that CPU may be a thread without a processor just now.
+const LINE_SPINS: u32 = 20_000_000;
 
 /// Who prints; the NMI handler takes it too.
 #[unsafe(no_mangle)]
@@ -50,8 +52,15 @@ pub fn print_line(line: fmt::Arguments<'_>) {
     CONSOLE_LOCK.store(false, Ordering::Release);
 }
 
-/// Takes the console from a CPU that will not give it back.
-pub fn break_lock() {
+/// Waits for the CPU that prints to end its line, and takes the console from one that will not give it back: this CPU may have
+/// been stopped in the middle of a line of its own.
+pub fn take_over() {
+    for _ in 0..LINE_SPINS {
+        if !CONSOLE_LOCK.load(Ordering::Relaxed) {
+            return;
+        }
+        spin_loop();
+    }
     CONSOLE_LOCK.store(false, Ordering::Release);
 }
 

@@ -61,7 +61,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     let mut reporter = Reporter::new(unsafe { &mut *RECORD.0.get() });
     reporter.fill(&report(), format_args!("{} ({file}:{line})", info.message()));
     reporter.announce(&mut host::Shim);
-    console::break_lock();
+    console::take_over();
     say!(
         "demo guest panic on CPU {}: {} ({file}:{line})",
         cpu::index(),
