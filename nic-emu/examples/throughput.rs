@@ -107,9 +107,7 @@ fn main() {
 
 /// Frames per second from `queue` to the sink.
 fn port_rate(frame: &[u8], batch: usize) -> Result<f64, Box<dyn std::error::Error>> {
-    let mut em = Em::new(EmConfig {
-        mac: [2, 0, 0, 0, 0, 1],
-    });
+    let mut em = Em::new(EmConfig::new([2, 0, 0, 0, 0, 1]));
     em.set_bus_master(true);
     let mut port = Port {
         em,

@@ -37,7 +37,7 @@ pub mod spec;
 
 #[cfg(feature = "device")]
 pub use device::{
-    Actions, ChecksumOffload, Dma, DmaError, Em, EmConfig, EmState, Faults, FrameSink, Offload, Offloads, Segmentation,
-    SegmentationKind, TxFrame,
+    Actions, ChecksumOffload, Dma, DmaError, EepromWrites, Em, EmConfig, EmState, Faults, FrameSink, Offload, Offloads,
+    Segmentation, SegmentationKind, StateError, TxFrame,
 };
 pub use polled::{Bus, Polled, PolledError, QueueError, Window};

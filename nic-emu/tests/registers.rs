@@ -340,7 +340,7 @@ fn bus_reset_forgets_everything_but_the_cable() {
     rig.write(reg::PBA, 0x10);
     rig.em.io_write(0, 0, &8_u32.to_le_bytes());
     rig.em.bus_reset();
-    let mut fresh = nic_emu::Em::new(nic_emu::EmConfig { mac: MAC });
+    let mut fresh = nic_emu::Em::new(nic_emu::EmConfig::new(MAC));
     fresh.set_link(0, false);
     let mut expected = fresh.save(0);
     expected.irq.causes = 0;

@@ -93,7 +93,7 @@ impl Em {
             reg::ICR | reg::ICS => self.irq.causes,
             reg::IMS => self.irq.mask,
             reg::ITR => self.irq.interval,
-            reg::FRTIMER => low32(now_ns / 1000),
+            reg::FRTIMER => low32(now_ns.wrapping_add(self.timer_ahead_ns) / 1000),
             _ => self.registers.get(offset),
         }
     }

@@ -16,8 +16,8 @@ pub(super) struct Interrupts {
     pub(super) interval: u32,
     /// The line.
     pub(super) level: bool,
-    /// When the line last rose.
-    pub(super) rose_ns: Option<u64>,
+    /// When the line last rose; before the clock's start, if that was on another clock.
+    pub(super) rose_ns: Option<i64>,
     /// RXT0 put off by RDTR and RADV.
     pub(super) receive: Delay,
     /// TXDW put off by TIDV and TADV.
@@ -80,7 +80,7 @@ impl Interrupts {
             self.level = false;
         } else if !self.level && self.allowed_ns().is_none_or(|allowed| allowed <= now_ns) {
             self.level = true;
-            self.rose_ns = Some(now_ns);
+            self.rose_ns = Some(signed(now_ns));
         }
     }
 
@@ -103,9 +103,15 @@ impl Interrupts {
 
     /// When the line may rise again.
     fn allowed_ns(&self) -> Option<u64> {
+        let window = i64::from(self.interval) * INTERVAL_UNIT_NS;
         self.rose_ns
-            .map(|rose| rose.saturating_add(u64::from(self.interval) * INTERVAL_UNIT_NS))
+            .map(|rose| u64::try_from(rose.saturating_add(window)).unwrap_or(0))
     }
+}
+
+/// A time that can be counted back beyond the clock's start; 292 years are enough.
+pub(super) fn signed(time_ns: u64) -> i64 {
+    i64::try_from(time_ns).unwrap_or(i64::MAX)
 }
 
 /// The earlier of two deadlines.
@@ -117,7 +123,7 @@ pub(super) fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 /// Unit of ITR.
-const INTERVAL_UNIT_NS: u64 = 256;
+const INTERVAL_UNIT_NS: i64 = 256;
 
 /// Unit of RDTR, RADV, TIDV, TADV.
 const DELAY_UNIT_NS: u64 = 1024;

@@ -5,7 +5,7 @@
 //! - `tx`, `send`, `offload`: the transmit ring; what leaves it; checksums and segmentation as functions on bytes
 //! - `rx`, `filter`: the receive ring; which frames are for us
 //! - `irq`: causes, mask, moderation; `stats`: counters; `nvm`: EEPROM; `mdic`: PHY; `ring`: checked index math
-//! - `state`: save and restore
+//! - `state`: save and restore; `snapshot`: what is saved as bytes
 
 mod dispatch;
 mod effects;
@@ -18,6 +18,7 @@ mod registers;
 mod ring;
 mod rx;
 mod send;
+mod snapshot;
 mod state;
 mod stats;
 mod tx;
@@ -25,7 +26,8 @@ mod tx;
 pub use effects::{
     Actions, ChecksumOffload, Dma, DmaError, FrameSink, Offload, Offloads, Segmentation, SegmentationKind, TxFrame,
 };
-pub use nvm::Phase as EepromPhase;
+pub use nvm::{EepromWrites, Phase as EepromPhase, Target as EepromTarget};
+pub use snapshot::{STATE_VERSION, StateError};
 pub use state::{DelayState, EmState, IrqState, NvmState, PhyState, TxState};
 pub use tx::Packet as TxPacket;
 
@@ -43,6 +45,18 @@ use tx::{Exit, Transmitter};
 pub struct EmConfig {
     /// Station address; must be unicast and not zero, or drivers refuse it.
     pub mac: [u8; 6],
+    /// What a guest's writes to the EEPROM do.
+    pub eeprom_writes: EepromWrites,
+}
+
+impl EmConfig {
+    /// A device with this address, whose EEPROM a guest cannot change.
+    pub const fn new(mac: [u8; 6]) -> Self {
+        Self {
+            mac,
+            eeprom_writes: EepromWrites::Ignored,
+        }
+    }
 }
 
 /// The device. Times are nanoseconds of one monotonic clock of the caller's.
@@ -58,6 +72,8 @@ pub struct Em {
     io_address: u32,
     bus_master: bool,
     faults: Faults,
+    /// FRTIMER is this much ahead of the caller's clock, modulo 2^64.
+    timer_ahead_ns: u64,
 }
 
 /// What went wrong by the guest's doing; for a log line or a metric, never for a decision.
@@ -80,11 +96,12 @@ impl Em {
             transmitter: Transmitter::new(),
             receiver: Receiver::new(),
             loopback: Loopback::default(),
-            nvm: Nvm::new(config.mac),
+            nvm: Nvm::new(config),
             phy: Phy::new(),
             io_address: 0,
             bus_master: false,
             faults: Faults::default(),
+            timer_ahead_ns: 0,
         };
         em.load_station_address();
         em
@@ -216,6 +233,11 @@ impl Em {
             receive: self.wants_frames(),
             irq_changed: false,
         }
+    }
+
+    /// The EEPROM's contents: what a caller keeps if the guest may write.
+    pub fn eeprom(&self) -> &[u16; crate::spec::eeprom::WORDS] {
+        &self.nvm.words
     }
 
     /// The station address in the EEPROM.

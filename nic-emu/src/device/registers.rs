@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
-use crate::bits::index;
+use crate::bits::{index, len32};
 use crate::spec::registers::{self as reg, RegisterSpec, TABLE};
 
 /// All registers that keep a value. Offsets outside the table read 0 and ignore writes.
@@ -22,13 +22,27 @@ impl RegisterFile {
         file
     }
 
-    /// A file with these words; missing ones have their reset value, surplus ones are dropped.
+    /// A file with these words; missing ones have their reset value, surplus ones and bits that cannot change are dropped.
     pub(super) fn from_words(words: &[u32]) -> Self {
         let mut file = Self::new();
-        for (to, from) in file.words.iter_mut().zip(words) {
-            *to = *from;
+        for (offset, value) in (0..).step_by(4).zip(words) {
+            if reg::statistics::contains(offset) || offset == reg::PBA {
+                file.set(offset, *value);
+            } else {
+                file.write(offset, *value);
+            }
         }
         file
+    }
+
+    /// Offsets of every word that can differ from 0, ascending.
+    pub(super) fn offsets() -> impl Iterator<Item = u32> {
+        let known = |word: &usize| {
+            let offset = len32(*word * 4);
+            let constants = RESETS.get(*word).zip(MASKS.get(*word));
+            reg::statistics::contains(offset) || constants.is_some_and(|(reset, mask)| reset | mask != 0)
+        };
+        (0..WORDS).filter(known).map(|word| len32(word * 4))
     }
 
     /// All words, in the order of their offsets.

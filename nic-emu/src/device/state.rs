@@ -2,14 +2,13 @@
 
 use alloc::vec::Vec;
 
-use super::irq::{Delay, Interrupts};
+use super::irq::{self, Delay, Interrupts};
 use super::mdic::Phy;
-use super::nvm::{ADDRESS_MASK, Nvm, Phase};
+use super::nvm::{ADDRESS_MASK, EECD_MASK, Nvm, Phase, Target};
 use super::registers::RegisterFile;
 use super::rx::Loopback;
 use super::tx::Packet;
 use super::{Em, Faults};
-use crate::limits::SEGMENTATION_LEN_MAX;
 use crate::spec::descriptors::TxContext;
 use crate::spec::registers::cause;
 
@@ -34,6 +33,8 @@ pub struct EmState {
     pub bus_master: bool,
     /// Fault counters.
     pub faults: Faults,
+    /// What FRTIMER counts, in nanoseconds.
+    pub timer_ns: u64,
 }
 
 /// State of the interrupt logic.
@@ -80,6 +81,8 @@ pub struct TxState {
 pub struct NvmState {
     /// The image.
     pub words: [u16; crate::spec::eeprom::WORDS],
+    /// Writes were enabled.
+    pub unlocked: bool,
     /// EECD's writable bits.
     pub wires: u32,
     /// EERD.
@@ -118,9 +121,12 @@ impl Em {
             io_address,
             bus_master,
             faults,
+            timer_ahead_ns,
         } = self;
         let Nvm {
             words,
+            policy: _, // the caller's choice, not the guest's doing
+            unlocked,
             wires,
             eerd,
             phase,
@@ -143,6 +149,7 @@ impl Em {
             loopback: loopback.frames.iter().cloned().collect(),
             nvm: NvmState {
                 words: *words,
+                unlocked: *unlocked,
                 wires: *wires,
                 eerd: *eerd,
                 phase: *phase,
@@ -157,6 +164,7 @@ impl Em {
             io_address: *io_address,
             bus_master: *bus_master,
             faults: *faults,
+            timer_ns: now_ns.wrapping_add(*timer_ahead_ns),
         }
     }
 
@@ -174,6 +182,7 @@ impl Em {
             io_address,
             bus_master,
             faults,
+            timer_ns,
         } = state;
         let TxState {
             packet,
@@ -182,6 +191,7 @@ impl Em {
         } = tx;
         let NvmState {
             words,
+            unlocked,
             wires,
             eerd,
             phase,
@@ -193,7 +203,7 @@ impl Em {
             negotiated_in_ns,
             link_lost,
         } = phy;
-        bytes.truncate(SEGMENTATION_LEN_MAX);
+        bytes.truncate(packet.map_or(0, |packet| packet.len_max()));
         self.registers = RegisterFile::from_words(&registers);
         self.irq = restore_irq(&irq, now_ns);
         self.transmitter.restore(packet, &bytes, contexts);
@@ -201,7 +211,9 @@ impl Em {
         loopback.iter().for_each(|frame| self.loopback.push(frame));
         self.nvm = Nvm {
             words,
-            wires,
+            policy: self.nvm.policy,
+            unlocked,
+            wires: wires & EECD_MASK,
             eerd,
             phase: sound_phase(phase),
             data_out,
@@ -213,6 +225,8 @@ impl Em {
             link_lost,
         };
         (self.io_address, self.bus_master, self.faults) = (io_address, bus_master, faults);
+        self.timer_ahead_ns = timer_ns.wrapping_sub(now_ns);
+        self.show_link();
     }
 }
 
@@ -231,7 +245,7 @@ fn save_irq(irq: &Interrupts, now_ns: u64) -> IrqState {
         mask,
         interval,
         level,
-        since_rise_ns: rose_ns.map(|rose| now_ns.saturating_sub(rose)),
+        since_rise_ns: rose_ns.map(|rose| u64::try_from(irq::signed(now_ns).saturating_sub(rose)).unwrap_or(0)),
         receive: save_delay(receive, now_ns),
         transmit: save_delay(transmit, now_ns),
     }
@@ -251,8 +265,8 @@ fn restore_irq(state: &IrqState, now_ns: u64) -> Interrupts {
         causes: causes & cause::ALL,
         mask: mask & cause::ALL,
         interval: interval & 0xFFFF,
-        level,
-        rose_ns: since_rise_ns.and_then(|since| now_ns.checked_sub(since)),
+        level: level && causes & mask & cause::ALL != 0,
+        rose_ns: since_rise_ns.map(|since| irq::signed(now_ns).saturating_sub(irq::signed(since))),
         receive: restore_delay(receive, now_ns),
         transmit: restore_delay(transmit, now_ns),
     }
@@ -292,6 +306,14 @@ fn sound_phase(phase: Phase) -> Phase {
         Phase::Data { word, left } => Phase::Data {
             word: word & ADDRESS_MASK,
             left: left.clamp(1, 16),
+        },
+        Phase::Program { target, value, left } => Phase::Program {
+            target: match target {
+                Target::Word(word) => Target::Word(word & ADDRESS_MASK),
+                Target::All => Target::All,
+            },
+            value,
+            left: left.min(16),
         },
         Phase::Ignored => Phase::Ignored,
     }

@@ -64,6 +64,18 @@ pub struct Packet {
     pub vlan: Option<u16>,
 }
 
+impl Packet {
+    /// The most bytes that it may have.
+    pub(super) fn len_max(&self) -> usize {
+        match (self.segmentation, &self.context) {
+            (true, Some(context)) => {
+                (usize::from(context.header_len) + index(context.payload_len)).min(SEGMENTATION_LEN_MAX)
+            }
+            _ => FRAME_LEN_MAX,
+        }
+    }
+}
+
 /// Where frames go, and everything of the device that sending changes.
 pub(super) struct Path<'a> {
     pub(super) registers: &'a mut RegisterFile,
@@ -263,11 +275,7 @@ impl Transmitter {
         if packet.broken || descriptor.address == 0 || len == 0 {
             return;
         }
-        let limit = match (packet.segmentation, &packet.context) {
-            (true, Some(context)) => usize::from(context.header_len) + index(context.payload_len),
-            _ => FRAME_LEN_MAX,
-        };
-        let room = limit.saturating_sub(self.end - self.start);
+        let room = packet.len_max().saturating_sub(self.end - self.start);
         if len > room && !packet.segmentation {
             packet.broken = true;
             return;

@@ -24,6 +24,30 @@ pub const SUBSYSTEM_VENDOR_ID: u16 = 0x8086;
 /// Microwire opcode: the start bit and READ.
 pub const OPCODE_READ: u16 = 0b110;
 
+/// Microwire opcode: the start bit and WRITE; 16 bits of data follow the address.
+pub const OPCODE_WRITE: u16 = 0b101;
+
+/// Microwire opcode: the start bit and ERASE.
+pub const OPCODE_ERASE: u16 = 0b111;
+
+/// Microwire opcode: the start bit and what the address' two high bits tell apart: [`EXTENDED_DISABLE`] and so on.
+pub const OPCODE_EXTENDED: u16 = 0b100;
+
+/// High address bits of EWDS: no more writes.
+pub const EXTENDED_DISABLE: u8 = 0b00;
+
+/// High address bits of WRAL: write one value to every word; 16 bits of data follow.
+pub const EXTENDED_WRITE_ALL: u8 = 0b01;
+
+/// High address bits of ERAL: erase every word.
+pub const EXTENDED_ERASE_ALL: u8 = 0b10;
+
+/// High address bits of EWEN: writes are allowed from now on.
+pub const EXTENDED_ENABLE: u8 = 0b11;
+
+/// What an erased word reads.
+pub const ERASED: u16 = 0xFFFF;
+
 /// Bits of start, opcode and address before data follows.
 pub const COMMAND_BITS: u8 = 9;
 

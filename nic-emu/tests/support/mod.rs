@@ -111,7 +111,7 @@ pub(crate) const RING: u32 = 256;
 impl Rig {
     /// Powered on, bus master, nothing programmed.
     pub(crate) fn new() -> Self {
-        let mut em = Em::new(EmConfig { mac: MAC });
+        let mut em = Em::new(EmConfig::new(MAC));
         em.set_bus_master(true);
         Self {
             em,
@@ -234,7 +234,7 @@ pub(crate) struct HostBus {
 
 impl HostBus {
     pub(crate) fn new(ram_len: usize) -> Self {
-        let mut em = Em::new(EmConfig { mac: MAC });
+        let mut em = Em::new(EmConfig::new(MAC));
         em.set_bus_master(true);
         Self {
             em,

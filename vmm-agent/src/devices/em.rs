@@ -81,7 +81,7 @@ impl EmFunction {
     ) -> (Shared<EmFunction>, EmJob) {
         let wire: SharedWire = Arc::new(Mutex::new(wire));
         let function = Arc::new(Mutex::new(EmFunction {
-            em: Em::new(EmConfig { mac }),
+            em: Em::new(EmConfig::new(mac)),
             ram: RamDma(memory),
             wire: Arc::downgrade(&wire),
             pin,

@@ -31,7 +31,7 @@ impl DumpPort {
     /// # Errors
     /// [`PortError`], which no configuration should cause.
     pub fn open(wire: Box<dyn Wire>, mac: [u8; 6]) -> Result<Self, PortError> {
-        let mut em = Em::new(EmConfig { mac });
+        let mut em = Em::new(EmConfig::new(mac));
         em.set_bus_master(true);
         let memory = vec![0; polled::WINDOW_LEN].into_boxed_slice();
         let mut hardware = Hardware {
