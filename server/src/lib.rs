@@ -13,6 +13,7 @@
 //! - [`Receiver`]: start, stop, wait for cores (also embedded in other programs)
 //! - [`LocalCores`]: the cores of a directory, read-only; implements [`api::CoreService`]
 //! - [`explain()`]: what a core tells of the crash; hostile bytes, so a process of its own runs it ([`confine`])
+//! - [`codecs`]: how the pages of kdump files are compressed
 //! - [`trains`]: many datagrams by one call, for senders too
 //! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`, `admission`: who
 //!   may dump, how often, how much · `hooks`: commands that are run · `limits`
@@ -21,6 +22,7 @@
 
 mod admission;
 mod allow;
+pub mod codecs;
 mod cores;
 mod escape;
 mod explain;

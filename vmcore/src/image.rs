@@ -1,6 +1,8 @@
 //! An ELF core as a whole: its head, its notes, and its memory by guest physical address.
 
-use crate::limits::READ_START_LEN_MAX;
+use crate::dumpfile::Excluding;
+use crate::limits::{PAGE_LEN, READ_START_LEN_MAX};
+use crate::memory::MemoryRange;
 use crate::reader::{CoreHead, LoadSegment, ReadError};
 
 /// Bytes of a file, as far as they are there.
@@ -123,6 +125,29 @@ impl<F: FileBytes> CoreMemory<F> {
         Some(in_memory)
     }
 
+    /// All memory that the segments describe, in whole pages, ascending and disjoint.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<MemoryRange> {
+        let mut ranges: Vec<MemoryRange> = Vec::new();
+        for load in &self.loads {
+            let start = load.gpa - load.gpa % PAGE_LEN;
+            // What has no end in whole pages lies at the very end of the address space, where no RAM is.
+            let Some(end) = (load.gpa + load.memory_len_bytes).checked_next_multiple_of(PAGE_LEN) else {
+                continue;
+            };
+            match ranges.last_mut() {
+                Some(last) if last.gpa + last.len_bytes >= start => {
+                    last.len_bytes = last.len_bytes.max(end - last.gpa);
+                }
+                _ => ranges.push(MemoryRange {
+                    gpa: start,
+                    len_bytes: end - start,
+                }),
+            }
+        }
+        ranges
+    }
+
     /// The segment that holds `gpa`. Segments may overlap, so more than one is tried, but a bounded number of them.
     fn load_of(&self, gpa: u64) -> Option<&LoadSegment> {
         const OVERLAPS_MAX: usize = 8;
@@ -130,6 +155,20 @@ impl<F: FileBytes> CoreMemory<F> {
         let before = self.loads.get(..behind)?;
         let mut candidates = before.iter().rev().take(OVERLAPS_MAX);
         candidates.find(|load| gpa - load.gpa < load.memory_len_bytes)
+    }
+}
+
+impl<F> CoreMemory<Excluding<F>>
+where
+    F: FileBytes,
+{
+    /// Whether the page at `gpa` was left out on purpose.
+    #[must_use]
+    pub fn is_excluded(&self, gpa: u64) -> bool {
+        let offset = self
+            .load_of(gpa)
+            .and_then(|load| load.file_offset.checked_add(gpa - load.gpa));
+        offset.is_some_and(|offset| self.file.is_excluded(offset, PAGE_LEN))
     }
 }
 

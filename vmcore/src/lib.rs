@@ -20,7 +20,10 @@
 //! - [`reader`]: the head of any ELF64 core, ours or another writer's
 //! - [`rewrite`]: another writer's ELF core laid out as ours
 //! - [`kernel_header`]: the FreeBSD kernel dump header and savecore's info text
-//! - [`image`]: a core's memory by guest physical address
+//! - [`kdump`]: makedumpfile's compressed form, plain and flattened
+//! - [`minidump`]: FreeBSD's minidump
+//! - [`image`]: an ELF core's memory by guest physical address
+//! - [`dumpfile`]: a core of any of these forms, opened by what it begins with
 //! - [`linux`]: a Linux guest read without debug symbols: its virtual memory, its log
 //! - [`crash`]: what crashed, from the text of a kernel log, and the signature by which cores group
 //! - [`cpu`], [`memory`], [`zero`]: registers, RAM ranges, the zero-page test
@@ -32,12 +35,15 @@ mod bytes;
 pub mod coreferry;
 pub mod cpu;
 pub mod crash;
+pub mod dumpfile;
 pub mod elf;
 pub mod image;
+pub mod kdump;
 pub mod kernel_header;
 pub mod limits;
 pub mod linux;
 pub mod memory;
+pub mod minidump;
 pub mod notes;
 pub mod reader;
 pub mod rewrite;

@@ -63,6 +63,29 @@ pub const CRASH_LINE_LEN_MAX: usize = 1024;
 /// Most frames that are kept of a call trace: deeper ones repeat.
 pub const CRASH_TRACE_FRAMES_MAX: usize = 64;
 
+/// Most blocks of both bitmaps of a kdump file that are written or read: 128 MiB each, which is memory up to 4 TiB.
+pub const KDUMP_BITMAP_BLOCKS_MAX: u32 = 65_536;
+
+/// Most records of a flattened file that are read, 40 bytes each in memory. Writers flush buffers of 16 KiB (QEMU) or more, so
+/// that these are 64 GiB of compressed pages.
+pub const FLATTENED_RECORDS_MAX: usize = 1 << 22;
+
+/// Longest page that is read out of a kdump file, compressed. What does not get smaller is stored as it is, and no codec makes a
+/// page longer than by a few bytes; twice the page is room for writers that store it nevertheless.
+pub const KDUMP_STORED_PAGE_LEN_MAX: usize = 8192;
+
+/// Longest bitmap of a FreeBSD minidump that is read: memory up to 4 TiB, or 4 TiB of it.
+pub const MINIDUMP_BITMAP_LEN_MAX: u64 = 128 << 20;
+
+/// Most ranges of RAM that a FreeBSD minidump may name (`PHYS_AVAIL_ENTRIES` is 64 at most).
+pub const MINIDUMP_RANGES_MAX: usize = 1024;
+
+/// Longest trailer that is read to learn which pages are excluded: enough for a file of 2 TiB.
+pub const TRAILER_READ_LEN_MAX: u64 = 256 << 20;
+
+/// Most runs of excluded pages that are kept of a trailer, 16 bytes each.
+pub const EXCLUDED_RUNS_MAX: usize = 1 << 22;
+
 const _: () = assert!(CHUNK_PAGES as u64 * PAGE_LEN == CHUNK_LEN);
 const _: () = assert!(PAGE_LEN_USIZE as u64 == PAGE_LEN);
 const _: () = assert!(HEADER_ROOM_LEN.is_multiple_of(CHUNK_LEN));

@@ -15,12 +15,13 @@ use std::path::Path;
 
 use api::{CrashFacts, Explanation, LogSource, SCHEMA_VERSION};
 use vmcore::crash::Crash;
-use vmcore::image::CoreImage;
+use vmcore::dumpfile::DumpFile;
 use vmcore::linux::{KernelLog, KernelSpace};
 use vmcore::reader::CoreNotes;
 
 pub use self::bytes::VmcoreBytes;
 pub(crate) use self::worker::{Explainer, read};
+use crate::codecs::Codecs;
 use crate::escape;
 use crate::limits::{EXPLAINED_LOG_CHARS_MAX, EXPLAINED_PROBLEM_CHARS_MAX};
 use crate::store::StoreError;
@@ -79,12 +80,12 @@ fn log_in_memory(core_dir: &Path, manifest: &Manifest) -> Result<KernelLog, Stri
 /// # Errors
 /// The sentence.
 pub fn kernel_log(file: &dyn vmcore::image::FileBytes) -> Result<KernelLog, String> {
-    let image = CoreImage::open(file).map_err(|why| why.to_string())?;
-    let notes = CoreNotes::parse(&image.notes).map_err(|why| why.to_string())?;
+    let core = DumpFile::open(file, Codecs).map_err(|why| why.to_string())?;
+    let notes = CoreNotes::parse(core.notes()).map_err(|why| why.to_string())?;
     let vmcoreinfo = notes
         .vmcoreinfo
         .ok_or("it has no VMCOREINFO, by which a Linux kernel is read")?;
-    let space = KernelSpace::new(&image.memory, vmcoreinfo).map_err(|why| why.to_string())?;
+    let space = KernelSpace::new(&core, vmcoreinfo).map_err(|why| why.to_string())?;
     KernelLog::read(&space, vmcoreinfo).map_err(|why| why.to_string())
 }
 

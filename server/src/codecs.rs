@@ -1,0 +1,157 @@
+//! The codecs of kdump files' pages: libdeflate for zlib, zstd, and Snappy.
+
+use std::cell::RefCell;
+
+use libdeflater::{CompressionLvl, Compressor, Decompressor};
+use vmcore::kdump::{Compress, Decompress, PageCodec};
+
+/// libdeflate's fastest level: smaller and faster than zlib's level 1, which makedumpfile takes.
+const ZLIB_LEVEL: i32 = 1;
+/// zstd's level. Pages are so short that a higher one takes much longer and gains little.
+const ZSTD_LEVEL: i32 = 1;
+
+/// A compressor of a codec; nothing for LZO, which is only read.
+#[must_use]
+pub fn compressor(codec: PageCodec) -> Option<Box<dyn Compress + Send>> {
+    match codec {
+        PageCodec::Raw => Some(Box::new(Raw)),
+        PageCodec::Zlib => CompressionLvl::new(ZLIB_LEVEL)
+            .ok()
+            .map(|level| Box::new(Zlib(Compressor::new(level))) as Box<dyn Compress + Send>),
+        PageCodec::Lzo => None,
+        PageCodec::Snappy => Some(Box::new(Snappy(snap::raw::Encoder::new()))),
+        PageCodec::Zstd => zstd::bulk::Compressor::new(ZSTD_LEVEL)
+            .ok()
+            .map(|zstd| Box::new(Zstd(zstd)) as Box<dyn Compress + Send>),
+    }
+}
+
+/// Pages as they are.
+struct Raw;
+
+impl Compress for Raw {
+    fn codec(&self) -> PageCodec {
+        PageCodec::Raw
+    }
+
+    fn compress(&mut self, _: &[u8], _: &mut Vec<u8>) -> bool {
+        false
+    }
+}
+
+struct Zlib(Compressor);
+
+impl Compress for Zlib {
+    fn codec(&self) -> PageCodec {
+        PageCodec::Zlib
+    }
+
+    fn compress(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
+        // What does not fit into a page is not wanted.
+        append(out, page.len(), |room| self.0.zlib_compress(page, room).ok())
+    }
+}
+
+struct Snappy(snap::raw::Encoder);
+
+impl Compress for Snappy {
+    fn codec(&self) -> PageCodec {
+        PageCodec::Snappy
+    }
+
+    fn compress(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
+        let most = snap::raw::max_compress_len(page.len());
+        append(out, most, |room| self.0.compress(page, room).ok())
+    }
+}
+
+struct Zstd(zstd::bulk::Compressor<'static>);
+
+impl Compress for Zstd {
+    fn codec(&self) -> PageCodec {
+        PageCodec::Zstd
+    }
+
+    fn compress(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
+        append(out, page.len(), |room| self.0.compress_to_buffer(page, room).ok())
+    }
+}
+
+/// Appends what `compress` writes into `most` bytes of room.
+fn append(out: &mut Vec<u8>, most: usize, compress: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+    let start = out.len();
+    out.resize(start + most, 0);
+    let written = out.get_mut(start..).and_then(compress);
+    out.truncate(start + written.unwrap_or(0));
+    written.is_some()
+}
+
+/// Reads pages of every codec but LZO, which `vmcore` reads itself. One set of decompressors for each thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Codecs;
+
+thread_local! {
+    static ZLIB: RefCell<Decompressor> = RefCell::new(Decompressor::new());
+    static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = RefCell::new(zstd::bulk::Decompressor::new().ok());
+}
+
+impl Decompress for Codecs {
+    fn decompress(&self, codec: PageCodec, stored: &[u8], page: &mut [u8]) -> bool {
+        let len = page.len();
+        let written = match codec {
+            PageCodec::Raw | PageCodec::Lzo => None,
+            PageCodec::Zlib => ZLIB.with_borrow_mut(|zlib| zlib.zlib_decompress(stored, page).ok()),
+            // Snappy says its length first; one that is too long is refused before anything is written.
+            PageCodec::Snappy => snap::raw::Decoder::new().decompress(stored, page).ok(),
+            PageCodec::Zstd => ZSTD.with_borrow_mut(|zstd| zstd.as_mut()?.decompress_to_buffer(stored, page).ok()),
+        };
+        written == Some(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmcore::kdump::{StoredPage, store_page};
+
+    #[test]
+    fn pages_come_back_and_damaged_ones_do_not() {
+        let page: Vec<u8> = (0..4096_u32)
+            .flat_map(|at| (at / 16).to_le_bytes())
+            .take(4096)
+            .collect();
+        for codec in [PageCodec::Zlib, PageCodec::Snappy, PageCodec::Zstd] {
+            let mut compressor = compressor(codec).unwrap();
+            let mut out = vec![7; 3];
+            let stored = store_page(&page, &mut *compressor, &mut out);
+            assert_eq!(stored, StoredPage::Bytes(codec, u32::try_from(out.len() - 3).unwrap()));
+            assert!(out.len() < 2048, "{codec:?}: {}", out.len());
+            let mut back = vec![0; 4096];
+            assert!(
+                Codecs.decompress(codec, &out[3..], &mut back) && back == page,
+                "{codec:?}"
+            );
+            assert!(!Codecs.decompress(codec, &out[3..], &mut vec![0; 4095]));
+            assert!(!Codecs.decompress(codec, &out[3..], &mut vec![0; 4097]));
+            assert!(!Codecs.decompress(codec, &out[3..out.len() - 1], &mut back));
+        }
+    }
+
+    #[test]
+    fn pages_that_do_not_shrink_are_stored_as_they_are() {
+        let mut seed = 1_u64;
+        let page: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            seed.to_be_bytes()[0]
+        })
+        .take(4096)
+        .collect();
+        for codec in [PageCodec::Raw, PageCodec::Zlib, PageCodec::Snappy, PageCodec::Zstd] {
+            let mut out = Vec::new();
+            let stored = store_page(&page, &mut *compressor(codec).unwrap(), &mut out);
+            assert_eq!((stored, &out), (StoredPage::Bytes(PageCodec::Raw, 4096), &page));
+            let zero = store_page(&[0; 4096], &mut *compressor(codec).unwrap(), &mut out);
+            assert_eq!((zero, out.len()), (StoredPage::Zero, 4096));
+        }
+    }
+}
