@@ -1,13 +1,16 @@
 //! What crashed, told by the receiver when a core arrives: in the list, in `cores info`, in `cores log`, in explain.json.
 
 mod common;
+#[path = "receiver/tiny_sender.rs"]
+mod tiny_sender;
 
 use std::path::Path;
 
 use common::{Serve, path_text, run, run_ok, temp_dir, wait_for};
 use serde_json::Value;
+use tiny_sender::{TinySender, kernel_dump_header};
 use vmcore::elf::{HeaderInput, Layout};
-use vmcore::{CoreferryNote, CpuState, MemoryRange};
+use vmcore::{CoreferryNote, CpuState, MemoryRange, VcpuStop};
 
 const CONSOLE: &str = "[    1.000000] Linux version 6.1.0\n\
     [    9.000000] BUG: kernel NULL pointer dereference, address: 0000000000000018\n\
@@ -31,10 +34,21 @@ fn core(console: &str, vmcoreinfo: Option<&[u8]>) -> Vec<u8> {
     let note = CoreferryNote {
         console_tail: console.to_owned(),
         troubles: vec!["vCPU 1 did\x1b not stop".to_owned()],
+        triggered_at: Some("2026-01-31T12:00:10Z".to_owned()),
+        vcpus: vec![VcpuStop {
+            index: 0,
+            state: "reported".to_owned(),
+        }],
         ..CoreferryNote::default()
     };
+    let cpu = CpuState {
+        rip: 0xffff_ffff_8103_d023,
+        r15: 0x0f15,
+        cr3: 0x7_1000,
+        ..CpuState::default()
+    };
     let input = HeaderInput {
-        cpus: &[CpuState::default()],
+        cpus: &[cpu],
         vmcoreinfo,
         coreferry: &note,
         text: None,
@@ -108,6 +122,16 @@ fn a_core_says_what_crashed_as_soon_as_it_is_there() {
             "null-pointer in ferry_land",
             "kworker/u8:2 (process 91) on CPU 1",
             "process_one_work",
+            "Linux version 6.1.0",
+            // Nine seconds and a bit before the trigger.
+            "booted at    2026-01-31T12:00:01Z",
+            "uptime       9.100 s",
+            "CPU 0: kernel mode, reported",
+            "rip     0xffffffff8103d023",
+            "r15     0xf15",
+            "cr3     0x71000",
+            "the only one",
+            "not told     no kernel log in its memory",
         ] {
             assert!(shown.contains(part), "`{part}` is not shown:\n{shown}");
         }
@@ -158,5 +182,65 @@ fn cores_that_tell_nothing_or_lie_are_kept_as_they_are() {
         let said = String::from_utf8_lossy(&refused.stderr);
         assert!(said.contains("gives no kernel log"), "{said}");
     }
+    assert_eq!(serve.daemon.terminate().code(), Some(0));
+}
+
+/// Bytes of a core in as many messages as it takes, all but those at `lost`.
+fn send_all_but(sender: &mut TinySender, bytes: &[u8], lost: std::ops::Range<u64>) {
+    for (offset, page) in (0_u64..).step_by(4096).zip(bytes.chunks(4096)) {
+        if !lost.contains(&offset) && page.iter().any(|byte| *byte != 0) {
+            sender.data(offset, page);
+        }
+    }
+}
+
+#[test]
+fn partial_cores_are_explained_as_far_as_they_go() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    let bytes = core(CONSOLE, None);
+    let room = vmcore::HEADER_ROOM_LEN;
+    // Of the first one some memory is lost, of the second its head; both end without FINISHED's promise being true.
+    for (lost, hostname) in [(room..room + 4096, "torn"), (0..4096, "headless")] {
+        let mut header = kernel_dump_header(bytes.len() as u64, hostname);
+        let panic = b"page fault";
+        header[320..320 + panic.len()].copy_from_slice(panic);
+        let words = header[..508].chunks_exact(4);
+        let parity = words.fold([0_u8; 4], |sum, word| {
+            [sum[0] ^ word[0], sum[1] ^ word[1], sum[2] ^ word[2], sum[3] ^ word[3]]
+        });
+        header[508..].copy_from_slice(&parity);
+        let mut sender = TinySender::connect(serve.netdump);
+        send_all_but(&mut sender, &bytes, lost);
+        sender.header(&header);
+        sender.finish();
+    }
+    serve.settled_cores(2);
+    let info = |guest: &str, key: &str| {
+        wait_for("the explanation", || {
+            let list = run_ok(&["cores", "list", "--json", "--guest", guest, "--api", &serve.api]);
+            let list: Value = serde_json::from_str(&list).expect("JSON");
+            let id = list[0]["id"].as_str().expect("an id");
+            let info = run_ok(&["cores", "info", id, "--json", "--api", &serve.api]);
+            let info: Value = serde_json::from_str(&info).expect("JSON");
+            (!info[key].is_null()).then_some(info)
+        })
+    };
+    let torn = info("torn", "crash");
+    assert_eq!(torn["state"], "incomplete", "{torn}");
+    assert_eq!(torn["signature"], "null-pointer in ferry_land", "{torn}");
+    assert_eq!(torn["cpus"][0]["registers"]["rip"], "0xffffffff8103d023", "{torn}");
+    assert_eq!(torn["banner"], "Linux version 6.1.0", "{torn}");
+    // What the kernel dump header says is all that is left.
+    let headless = info("headless", "crash");
+    assert_eq!(headless["state"], "incomplete", "{headless}");
+    assert_eq!(headless["signature"], "panic: page fault", "{headless}");
+    assert!(
+        headless["problems"][0]
+            .as_str()
+            .expect("a problem")
+            .contains("the beginning of the core"),
+        "{headless}"
+    );
     assert_eq!(serve.daemon.terminate().code(), Some(0));
 }

@@ -35,7 +35,7 @@ pub use types::core::{
     ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, DigestedExtent, ExtentPage, KernelHeaderFacts, NoteFacts,
 };
 pub use types::dump::{Dump, DumpPhase, DumpRequest, DumpState};
-pub use types::explanation::{CrashFacts, Explanation, LogSource};
+pub use types::explanation::{CpuFacts, CrashFacts, Explanation, GroupPlace, LogSource};
 pub use types::page::Page;
 pub use types::problem::Problem;
 pub use types::vm::{VmInfo, VmState, VmSummary};

@@ -119,6 +119,9 @@ pub const EXPLAIN_TIME: Duration = Duration::from_secs(60);
 /// (CONFIG_LOG_BUF_SHIFT 17 and the CPUs' share), and its end is what matters.
 pub const EXPLAINED_LOG_CHARS_MAX: usize = 1 << 20;
 
+/// Processors whose registers an explanation shows: each takes 1 KiB, and guests with more are rare.
+pub const EXPLAINED_CPUS_MAX: usize = 512;
+
 /// Longest sentence of an explanation about what could not be told.
 pub const EXPLAINED_PROBLEM_CHARS_MAX: usize = 1024;
 

@@ -1,6 +1,7 @@
 //! An ELF core as a whole: its head, its notes, and its memory by guest physical address.
 
 use crate::dumpfile::Excluding;
+use crate::elf::EHDR_LEN;
 use crate::limits::{PAGE_LEN, READ_START_LEN_MAX};
 use crate::memory::MemoryRange;
 use crate::reader::{CoreHead, LoadSegment, ReadError};
@@ -64,8 +65,8 @@ impl<F: FileBytes> CoreImage<F> {
     /// # Errors
     /// [`ImageError`] if it is no ELF core, or its head is not there.
     pub fn open(file: F) -> Result<Self, ImageError> {
-        const FIRST_LEN: u64 = 16 << 10;
-        let mut wanted = FIRST_LEN;
+        // No more than is needed: of a partial core the bytes behind the notes may be lost.
+        let mut wanted = EHDR_LEN as u64;
         loop {
             let len = wanted.min(file.len_bytes());
             let mut start = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];

@@ -166,6 +166,55 @@ fn a_ring_that_was_allocated_is_found_through_the_page_tables() {
     }
 }
 
+/// Memory of which one page is lost.
+#[derive(Clone)]
+struct Torn(Ram, u64);
+
+impl PhysicalMemory for Torn {
+    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+        let end = gpa + bytes.len() as u64;
+        if gpa < self.1 + 4096 && self.1 < end {
+            return Err(Absent {
+                at: gpa,
+                len_bytes: bytes.len(),
+            });
+        }
+        self.0.read(gpa, bytes)
+    }
+}
+
+#[test]
+fn of_a_partial_core_the_records_that_are_there_are_read() {
+    let mut ram = ring(0, 2, START_KERNEL_MAP);
+    // The text ring passes the end of a page behind its second record.
+    ram.put_u64(PRB + 72, va(TEXT + 0x1000 - 48));
+    for (id, text) in [(0, b"one"), (1, b"two"), (2, b"six")] {
+        record(&mut ram, id, 2, (id * 24, id * 24 + 24, 0x1000 - 48 + id * 24), text);
+    }
+    let info = vmcoreinfo();
+    let read = |lost: u64| {
+        let space = KernelSpace::new(Torn(ram.clone(), lost), info.as_bytes()).unwrap();
+        KernelLog::read(&space, info.as_bytes())
+    };
+    let log = read(TEXT + 0x1000).unwrap();
+    assert_eq!(log.to_text(), "[    0.000000] one\n[    1.000000] two\n");
+    assert_eq!(log.unreadable_records, 1);
+    let log = read(TEXT).unwrap();
+    assert_eq!(
+        (log.to_text().as_str(), log.unreadable_records),
+        ("[    2.000000] six\n", 2)
+    );
+    // Without its descriptors there is nothing to go by.
+    assert!(matches!(
+        read(DESCS),
+        Err(LogError::Absent {
+            part: "descriptors",
+            ..
+        })
+    ));
+    assert!(matches!(read(PRB_POINTER), Err(LogError::Absent { .. })));
+}
+
 #[test]
 fn an_old_kernels_records_are_read() {
     let info = format!(

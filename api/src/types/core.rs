@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::types::explanation::CrashFacts;
+use crate::types::explanation::{CpuFacts, CrashFacts, GroupPlace, LogSource};
 
 /// What became of a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -211,9 +211,30 @@ pub struct CoreInfo {
     /// What its kernel log tells of the crash, where it was explained.
     #[serde(default)]
     pub crash: Option<CrashFacts>,
+    /// What the kernel calls itself, where it was explained.
+    #[serde(default)]
+    pub banner: Option<String>,
+    /// Build id of the kernel, in hexadecimal.
+    #[serde(default)]
+    pub build_id: Option<String>,
+    /// When the guest booted, to the second. RFC 3339, UTC.
+    #[serde(default)]
+    pub booted_at: Option<String>,
     /// Time from the guest's boot to the last record of its log, in milliseconds.
     #[serde(default)]
     pub uptime_ms: Option<u64>,
+    /// The registers of each processor.
+    #[serde(default)]
+    pub cpus: Vec<CpuFacts>,
+    /// Where the log is from, by which it was explained.
+    #[serde(default)]
+    pub log_source: Option<LogSource>,
+    /// What could not be told of the crash, and why, in sentences.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// Its place among the cores with its signature.
+    #[serde(default)]
+    pub group: Option<GroupPlace>,
     /// The files of this core.
     pub files: Vec<CoreFile>,
 }

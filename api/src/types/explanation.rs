@@ -1,5 +1,7 @@
 //! What a core tells of the crash.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -10,8 +12,23 @@ pub struct Explanation {
     pub schema_version: u32,
     /// Version of the program that made it.
     pub made_by: String,
+    /// What the kernel calls itself, such as `Linux version 6.1.0-18-amd64 (…)`.
+    #[serde(default)]
+    pub banner: Option<String>,
+    /// Its release, such as `6.1.0-18-amd64`.
+    #[serde(default)]
+    pub release: Option<String>,
+    /// Build id of the kernel, in hexadecimal.
+    #[serde(default)]
+    pub build_id: Option<String>,
+    /// When the guest booted: the time of the crash less its uptime. RFC 3339, UTC, to the second.
+    #[serde(default)]
+    pub booted_at: Option<String>,
     /// The crash, where the log tells of one.
     pub crash: Option<CrashFacts>,
+    /// The registers of each processor, where the core has them.
+    #[serde(default)]
+    pub cpus: Vec<CpuFacts>,
     /// Time from the guest's boot to the last record of its log, in milliseconds.
     pub uptime_ms: Option<u64>,
     /// Where the log is from.
@@ -30,6 +47,36 @@ pub enum LogSource {
     Memory,
     /// The end of the console, as the sender's note has it.
     Console,
+}
+
+/// One processor as it stood when the guest was stopped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CpuFacts {
+    /// Number of the processor, from 0 on.
+    pub index: u32,
+    /// How it was stopped, such as `reported`, `running` or `halted`, where the sender's note says so.
+    pub state: Option<String>,
+    /// Whether it was in user mode.
+    pub user_mode: bool,
+    /// Its registers by name, in hexadecimal with `0x`; those that the core does not have are left out.
+    pub registers: BTreeMap<String, String>,
+}
+
+/// The place of a core among those with its signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GroupPlace {
+    /// 1 for the first one that was received.
+    pub ordinal: u64,
+    /// How many there are.
+    pub count: u64,
+    /// Id of the first one.
+    pub first_id: String,
+    /// When it was received. RFC 3339, UTC.
+    pub first_seen: String,
+    /// The guest it came from.
+    pub first_guest: String,
+    /// The kernel of that guest, where it is known.
+    pub first_kernel: Option<String>,
 }
 
 /// A crash, told from a kernel log, text escaped.

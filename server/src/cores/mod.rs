@@ -2,6 +2,7 @@
 //! the manifests stay the truth.
 
 mod files;
+mod groups;
 mod list;
 mod receiving;
 
@@ -53,6 +54,10 @@ impl Entry {
         if let Some(crash) = &explanation.crash {
             self.summary.signature = Some(crash.signature.clone());
             self.summary.panic = self.summary.panic.take().or_else(|| crash.panic.clone());
+        }
+        if self.summary.kernel.is_none() {
+            let release = explanation.release.clone();
+            self.summary.kernel = release.or_else(|| explanation.banner.clone());
         }
     }
 }
@@ -134,9 +139,16 @@ impl LocalCores {
                 let mut info = read_manifest(&entry)?.info();
                 info.summary = entry.summary;
                 if let Some(explanation) = explain::read(&entry.dir) {
+                    info.build_id = explanation.build_id;
+                    info.banner = explanation.banner;
+                    info.booted_at = explanation.booted_at;
                     info.uptime_ms = explanation.uptime_ms;
+                    info.cpus = explanation.cpus;
+                    info.log_source = explanation.log_source;
+                    info.problems = explanation.problems;
                     info.crash = explanation.crash;
                 }
+                info.group = self.place_in_group(&info.summary);
                 Ok(info)
             }
             Err(ServiceError::NotFound { what, name }) => {

@@ -9,19 +9,19 @@
 //! to do but print: when it dies, the core is listed without an explanation, and nothing else is hurt.
 
 mod bytes;
+mod core;
+mod system;
 mod worker;
 
 use std::path::Path;
 
 use api::{CrashFacts, Explanation, LogSource, SCHEMA_VERSION};
 use vmcore::crash::Crash;
-use vmcore::dumpfile::DumpFile;
-use vmcore::linux::{KernelLog, KernelSpace};
-use vmcore::reader::CoreNotes;
 
 pub use self::bytes::VmcoreBytes;
+use self::core::OpenCore;
+pub use self::core::kernel_log;
 pub(crate) use self::worker::{Explainer, read};
-use crate::codecs::Codecs;
 use crate::escape;
 use crate::limits::{EXPLAINED_LOG_CHARS_MAX, EXPLAINED_PROBLEM_CHARS_MAX};
 use crate::store::StoreError;
@@ -41,7 +41,23 @@ pub fn explain(core_dir: &Path) -> Result<Explanation, StoreError> {
         made_by: env!("CARGO_PKG_VERSION").to_owned(),
         ..Explanation::default()
     };
-    let text = match log_in_memory(core_dir, &manifest) {
+    let file = VmcoreBytes::open(core_dir, &manifest).map_err(|why| why.to_string());
+    let core = file.and_then(OpenCore::open);
+    let text = log_text(core.as_ref(), &manifest, &mut explanation);
+    if let Ok(core) = &core {
+        system::tell(core, &manifest, &mut explanation);
+    }
+    system::tell_from_log(text.as_deref(), &manifest, &mut explanation);
+    let crash = text.as_deref().and_then(Crash::from_log);
+    let crash = crash.or_else(|| Crash::from_log(&panic_line(&manifest)?));
+    explanation.crash = crash.as_ref().map(facts);
+    explanation.log = text.map(|text| end_of(&escape::lines(&text, usize::MAX)).to_owned());
+    Ok(explanation)
+}
+
+/// The text of the guest's log: out of its memory, else the end of its console.
+fn log_text(core: Result<&OpenCore, &String>, manifest: &Manifest, explanation: &mut Explanation) -> Option<String> {
+    match core.map_err(String::clone).and_then(OpenCore::log) {
         Ok(log) => {
             if log.unreadable_records > 0 {
                 let count = log.unreadable_records;
@@ -59,34 +75,19 @@ pub fn explain(core_dir: &Path) -> Result<Explanation, StoreError> {
                 .take(EXPLAINED_PROBLEM_CHARS_MAX)
                 .collect::<String>();
             explanation.problems.push(format!("no kernel log in its memory: {why}"));
-            let console = manifest.note.and_then(|note| note.console_tail);
+            let console = manifest.note.as_ref().and_then(|note| note.console_tail.clone());
             explanation.log_source = console.as_ref().map(|_| LogSource::Console);
             console
         }
-    };
-    explanation.crash = text.as_deref().and_then(Crash::from_log).as_ref().map(facts);
-    explanation.log = text.map(|text| end_of(&escape::lines(&text, usize::MAX)).to_owned());
-    Ok(explanation)
+    }
 }
 
-/// The log of a Linux kernel, or why there is none.
-fn log_in_memory(core_dir: &Path, manifest: &Manifest) -> Result<KernelLog, String> {
-    let file = VmcoreBytes::open(core_dir, manifest).map_err(|why| why.to_string())?;
-    kernel_log(&file)
-}
-
-/// The log of a Linux kernel out of the bytes of its core, or a sentence that says why there is none.
-///
-/// # Errors
-/// The sentence.
-pub fn kernel_log(file: &dyn vmcore::image::FileBytes) -> Result<KernelLog, String> {
-    let core = DumpFile::open(file, Codecs).map_err(|why| why.to_string())?;
-    let notes = CoreNotes::parse(core.notes()).map_err(|why| why.to_string())?;
-    let vmcoreinfo = notes
-        .vmcoreinfo
-        .ok_or("it has no VMCOREINFO, by which a Linux kernel is read")?;
-    let space = KernelSpace::new(&core, vmcoreinfo).map_err(|why| why.to_string())?;
-    KernelLog::read(&space, vmcoreinfo).map_err(|why| why.to_string())
+/// What a kernel dump header, or the sender's note, says of the panic, as the line that a log would have.
+fn panic_line(manifest: &Manifest) -> Option<String> {
+    let of_note = manifest.note.as_ref().and_then(|note| note.panic.clone());
+    let of_header = manifest.kernel_header.as_ref().map(|header| &header.panic_string);
+    let of_header = of_header.filter(|text| manifest.note.is_none() && !text.is_empty());
+    of_note.or_else(|| of_header.map(|text| format!("panic: {text}")))
 }
 
 fn facts(crash: &Crash) -> CrashFacts {

@@ -191,7 +191,14 @@ impl Manifest {
             duplicate_packets: self.duplicate_packets,
             repaired: self.repaired,
             crash: None,
+            banner: None,
+            build_id: None,
+            booted_at: None,
             uptime_ms: None,
+            cpus: Vec::new(),
+            log_source: None,
+            problems: Vec::new(),
+            group: None,
             files: self.files.clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! `cores`: what is stored, from a directory or from a receiver's API.
 
 mod fetch;
+mod info;
 mod log;
 mod print;
 mod source;
@@ -113,7 +114,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     match args.verb {
         None => list(&source, ListArgs::default(), json),
         Some(Verb::List(args)) => list(&source, args, json),
-        Some(Verb::Info(args)) => info(&source, &args.id, json),
+        Some(Verb::Info(args)) => show(&source, &args.id, json),
         Some(Verb::Log(args)) => log::run(&source, &args.id, json),
         Some(Verb::Fetch(args)) => fetch::run(&source, &args.id, &args.output, json),
         Some(Verb::Verify(args)) => verify::run(&source, &args.id, json),
@@ -148,12 +149,12 @@ fn list(source: &Source, args: ListArgs, json: bool) -> Outcome {
 }
 
 /// `cores info`.
-fn info(source: &Source, id: &str, json: bool) -> Outcome {
+fn show(source: &Source, id: &str, json: bool) -> Outcome {
     let info = source.info(id)?;
     if json {
         output::json(&info)?;
     } else {
-        output::line(&print::info(&info))?;
+        output::line(&info::text(&info))?;
     }
     Ok(Exit::Ok)
 }

@@ -1,5 +1,8 @@
 //! Kernel virtual addresses of a Linux guest, through its page tables (AMD64 Architecture Programmer's Manual vol. 2, 5.3).
 
+use std::ops::Range;
+
+use crate::bytes::slice;
 use crate::image::{Absent, PhysicalMemory};
 use crate::limits::PAGE_LEN;
 use crate::notes::vmcoreinfo;
@@ -36,6 +39,31 @@ pub struct KernelSpace<M> {
     phys_base: u64,
     /// Bits of a table entry that are no address: AMD's memory encryption bit.
     encryption_mask: u64,
+}
+
+/// A copy of a piece of the address space, of which some may be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    bytes: Vec<u8>,
+    /// Places in `bytes` that could not be read, ascending.
+    missing: Vec<Range<usize>>,
+}
+
+impl Copied {
+    /// Length of the piece, missing parts included.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// `len` bytes from `at` on, if the piece has all of them.
+    #[must_use]
+    pub fn get(&self, at: usize, len: usize) -> Option<&[u8]> {
+        let found = slice(&self.bytes, at, len)?;
+        let first = self.missing.partition_point(|missing| missing.end <= at);
+        let is_missing = self.missing.get(first).is_some_and(|missing| missing.start < at + len);
+        (!is_missing).then_some(found)
+    }
 }
 
 impl<M: PhysicalMemory> KernelSpace<M> {
@@ -84,6 +112,36 @@ impl<M: PhysicalMemory> KernelSpace<M> {
             at = here.checked_add(now as u64);
         }
         Ok(())
+    }
+
+    /// Copies `len_bytes` from `va` on, page by page: what is not mapped or not in the core is missing from the copy.
+    ///
+    /// # Errors
+    /// [`Absent`] if none of them is there.
+    pub fn copy(&self, va: u64, len_bytes: usize) -> Result<Copied, Absent> {
+        let absent = Absent { at: va, len_bytes };
+        let end = va.checked_add(len_bytes as u64).ok_or(absent)?;
+        let mut copied = Copied {
+            bytes: vec![0; len_bytes],
+            missing: Vec::new(),
+        };
+        let mut at = va;
+        while at < end {
+            let next = (at - at % PAGE_LEN).saturating_add(PAGE_LEN).min(end);
+            let place = offset_in(va, at)..offset_in(va, next);
+            let part = copied.bytes.get_mut(place.clone()).ok_or(absent)?;
+            if self.read(at, part).is_err() {
+                match copied.missing.last_mut() {
+                    Some(last) if last.end == place.start => last.end = place.end,
+                    _ => copied.missing.push(place),
+                }
+            }
+            at = next;
+        }
+        if len_bytes > 0 && copied.missing.first() == Some(&(0..len_bytes)) {
+            return Err(absent);
+        }
+        Ok(copied)
     }
 
     /// A little-endian u64 at `va`.
@@ -140,4 +198,9 @@ impl<M: PhysicalMemory> KernelSpace<M> {
         let entry = u64::from_le_bytes(bytes) & !self.encryption_mask;
         (entry & PRESENT != 0).then_some(entry)
     }
+}
+
+/// How far `at` is behind `start`, which it never precedes.
+fn offset_in(start: u64, at: u64) -> usize {
+    usize::try_from(at - start).unwrap_or(usize::MAX)
 }

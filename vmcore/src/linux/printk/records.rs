@@ -1,10 +1,10 @@
 //! The record buffer of Linux 3.5 to 5.9: records one after another, a length of zero means "go on at the beginning".
 
 use super::{Described, KernelLog, LogError, LogRecord, absent};
-use crate::bytes::{slice, u16_le, u64_le};
+use crate::bytes::{u16_le, u64_le};
 use crate::image::PhysicalMemory;
 use crate::limits::{KERNEL_LOG_BYTES_MAX, KERNEL_LOG_RECORDS_MAX};
-use crate::linux::space::KernelSpace;
+use crate::linux::space::{Copied, KernelSpace};
 
 /// Reads the log at `SYMBOL(log_buf)`.
 pub(super) fn read<M: PhysicalMemory>(space: &KernelSpace<M>, vmcoreinfo: &[u8]) -> Result<KernelLog, LogError> {
@@ -24,8 +24,7 @@ pub(super) fn read<M: PhysicalMemory>(space: &KernelSpace<M>, vmcoreinfo: &[u8])
             part: "buffer",
             value: len.into(),
         })?;
-    let mut buffer = vec![0; len];
-    space.read(buffer_va, &mut buffer).map_err(absent("buffer"))?;
+    let buffer = space.copy(buffer_va, len).map_err(absent("buffer"))?;
     let layout = Layout {
         head_len: described.size("printk_log")?,
         time: described.offset("printk_log.ts_nsec")?,
@@ -45,7 +44,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn log(&self, buffer: &[u8], first: u32, next: u32) -> KernelLog {
+    fn log(&self, buffer: &Copied, first: u32, next: u32) -> KernelLog {
         let mut log = KernelLog::default();
         let (mut at, end) = (usize_of(first), usize_of(next));
         let mut wrapped = false;
@@ -72,16 +71,16 @@ impl Layout {
         log
     }
 
-    fn record_len(&self, buffer: &[u8], at: usize) -> Option<usize> {
-        u16_le(buffer, at.checked_add(self.record_len)?).map(usize::from)
+    fn record_len(&self, buffer: &Copied, at: usize) -> Option<usize> {
+        u16_le(buffer.get(at.checked_add(self.record_len)?, 2)?, 0).map(usize::from)
     }
 
-    fn record(&self, buffer: &[u8], at: usize) -> Option<LogRecord> {
-        let head = slice(buffer, at, self.head_len)?;
+    fn record(&self, buffer: &Copied, at: usize) -> Option<LogRecord> {
+        let head = buffer.get(at, self.head_len)?;
         let text_len = u16_le(head, self.text_len)?;
         Some(LogRecord {
             time_ns: u64_le(head, self.time)?,
-            text: slice(buffer, at + self.head_len, text_len.into())?.to_vec(),
+            text: buffer.get(at + self.head_len, text_len.into())?.to_vec(),
         })
     }
 }

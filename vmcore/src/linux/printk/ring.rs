@@ -1,10 +1,10 @@
 //! The ring buffer of Linux 5.10 and later: descriptors, an `info` beside each, and a ring of text blocks.
 
 use super::{Described, KernelLog, LogError, LogRecord, absent};
-use crate::bytes::{slice, u16_le, u64_le};
+use crate::bytes::{u16_le, u64_le};
 use crate::image::PhysicalMemory;
 use crate::limits::KERNEL_LOG_BYTES_MAX;
-use crate::linux::space::KernelSpace;
+use crate::linux::space::{Copied, KernelSpace};
 
 /// Descriptor identifiers are 62 bits wide; the two bits above are the state (`DESC_ID_MASK`).
 const ID_MASK: u64 = u64::MAX >> 2;
@@ -31,9 +31,9 @@ struct Fields {
 #[derive(Debug)]
 struct Ring {
     fields: Fields,
-    descs: Vec<u8>,
-    infos: Vec<u8>,
-    text: Vec<u8>,
+    descs: Copied,
+    infos: Copied,
+    text: Copied,
     /// Descriptors, a power of two.
     count: u64,
 }
@@ -91,17 +91,22 @@ impl Ring {
         let used = (head_id.wrapping_sub(tail_id) & ID_MASK).min(self.count - 1);
         for step in 0..=used {
             let id = tail_id.wrapping_add(step) & ID_MASK;
-            // Another state: reserved for a writer that died with the guest, or given back. There is no record in it.
-            if let Some(COMMITTED | FINALIZED) = self.state(id) {
-                log.push(self.record(id));
+            match self.descriptor(id) {
+                None => log.push(None),
+                // Another state: reserved for a writer that died with the guest, or given back. There is no record in it.
+                Some(descriptor) => {
+                    if let Some(COMMITTED | FINALIZED) = self.state(descriptor, id) {
+                        log.push(self.record(id));
+                    }
+                }
             }
         }
         log
     }
 
-    /// The state of descriptor `id`, if the place belongs to it.
-    fn state(&self, id: u64) -> Option<u64> {
-        let state = u64_le(self.descriptor(id)?, self.fields.state)?;
+    /// The state of a descriptor, if the place belongs to `id`.
+    fn state(&self, descriptor: &[u8], id: u64) -> Option<u64> {
+        let state = u64_le(descriptor, self.fields.state)?;
         (state & ID_MASK == id).then_some(state >> 62)
     }
 
@@ -123,7 +128,7 @@ impl Ring {
             // Odd positions are no positions (`NO_LPOS`, `FAILED_LPOS`): a record without text.
             return (text_len == 0).then_some(&[]);
         }
-        let ring_len = self.text.len() as u64;
+        let ring_len = self.text.len_bytes() as u64;
         let (mut first, mut end) = (begin % ring_len, next % ring_len);
         if end == 0 {
             end = ring_len;
@@ -133,7 +138,7 @@ impl Ring {
         }
         let room = end.checked_sub(first)?.checked_sub(BLOCK_HEAD_LEN)?;
         let at = usize::try_from(first + BLOCK_HEAD_LEN).ok()?;
-        slice(&self.text, at, usize::try_from(text_len.min(room)).ok()?)
+        self.text.get(at, usize::try_from(text_len.min(room)).ok()?)
     }
 
     fn descriptor(&self, id: u64) -> Option<&[u8]> {
@@ -142,8 +147,8 @@ impl Ring {
 }
 
 /// Element `index` of an array of structures of `len` bytes.
-fn part(bytes: &[u8], index: u64, len: usize) -> Option<&[u8]> {
-    slice(bytes, usize::try_from(index).ok()?.checked_mul(len)?, len)
+fn part(bytes: &Copied, index: u64, len: usize) -> Option<&[u8]> {
+    bytes.get(usize::try_from(index).ok()?.checked_mul(len)?, len)
 }
 
 /// Two to the power of a `*_bits` field.
@@ -157,19 +162,17 @@ fn power_of_two(part: &'static str, bits: u32) -> Result<u64, LogError> {
     })
 }
 
-/// Copies an array out of the guest.
+/// Copies an array out of the guest; of a partial core as much as is there.
 fn copy<M: PhysicalMemory>(
     space: &KernelSpace<M>,
     part: &'static str,
     va: u64,
     unit: usize,
     count: u64,
-) -> Result<Vec<u8>, LogError> {
+) -> Result<Copied, LogError> {
     let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(unit));
     let len = len
         .filter(|len| *len <= KERNEL_LOG_BYTES_MAX)
         .ok_or(LogError::BadValue { part, value: count })?;
-    let mut bytes = vec![0; len];
-    space.read(va, &mut bytes).map_err(absent(part))?;
-    Ok(bytes)
+    space.copy(va, len).map_err(absent(part))
 }
