@@ -13,6 +13,7 @@
 //! - [`Receiver`]: start, stop, wait for cores (also embedded in other programs)
 //! - [`LocalCores`]: the cores of a directory, read-only; implements [`api::CoreService`]
 //! - [`explain()`]: what a core tells of the crash; hostile bytes, so a process of its own runs it ([`confine`])
+//! - [`export`]: a core in the form that a tool wants
 //! - [`codecs`]: how the pages of kdump files are compressed
 //! - [`trains`]: many datagrams by one call, for senders too
 //! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`, `admission`: who
@@ -26,6 +27,7 @@ pub mod codecs;
 mod cores;
 mod escape;
 mod explain;
+pub mod export;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod hooks;

@@ -5,13 +5,14 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use api::ByteRange;
 use vmcore::image::{Absent, FileBytes};
 
 use crate::store::layout;
 use crate::store::manifest::Manifest;
 
 /// The vmcore of a stored core. Lost bytes are absent. Bytes that were declared zero are zero; so are those that were left
-/// out on purpose, since the manifest only counts them: what is read of them makes no sense and is taken for that.
+/// out on purpose, since the manifest only counts them: [`vmcore::dumpfile`] knows by the trailer which they are.
 #[derive(Debug)]
 pub struct VmcoreBytes {
     file: File,
@@ -26,14 +27,21 @@ impl VmcoreBytes {
     /// # Errors
     /// The system's.
     pub(crate) fn open(core_dir: &Path, manifest: &Manifest) -> io::Result<Self> {
-        let lost = manifest.coverage.lost.iter();
-        Ok(Self {
-            file: File::open(core_dir.join(layout::VMCORE))?,
-            len_bytes: manifest.file_len_bytes,
+        let file = File::open(core_dir.join(layout::VMCORE))?;
+        Ok(Self::of(file, manifest.file_len_bytes, &manifest.coverage.lost))
+    }
+
+    /// A file of that length, of which these ranges are lost.
+    #[must_use]
+    pub fn of(file: File, len_bytes: u64, lost: &[ByteRange]) -> Self {
+        let lost = lost.iter();
+        Self {
+            file,
+            len_bytes,
             lost: lost
                 .map(|range| (range.offset, range.offset.saturating_add(range.length)))
                 .collect(),
-        })
+        }
     }
 }
 

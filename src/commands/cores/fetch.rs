@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use api::{Client, ClientError, CoreState, DigestedExtent};
+use api::{Client, ClientError, CoreState, CoreSummary, DigestedExtent};
 use serde_json::json;
 use server::{LocalCores, StoredVmcore};
 
@@ -28,20 +28,7 @@ type Sink<'a> = dyn FnMut(u64, &[u8]) -> io::Result<()> + 'a;
 pub(super) fn run(source: &Source, id: &str, output_path: &Path, json: bool) -> Outcome {
     let info = source.info(id)?;
     let core = info.summary;
-    match core.state {
-        CoreState::Receiving => {
-            let sentence = format!(
-                "core {} is still being received; `cores info` shows how far it is",
-                core.id
-            );
-            return Err(Failure::new(Exit::Failed, sentence));
-        }
-        CoreState::Missing | CoreState::Pruned | CoreState::RecordOnly => {
-            let sentence = format!("core {} is {}: its vmcore is not there", core.id, core.state);
-            return Err(Failure::new(Exit::NothingMatched, sentence));
-        }
-        CoreState::Complete | CoreState::Incomplete | CoreState::Aborted | CoreState::Corrupt => {}
-    }
+    is_there(&core)?;
     let target = Target::create(output_path)?;
     let file = &target.file;
     match source {
@@ -70,17 +57,36 @@ pub(super) fn run(source: &Source, id: &str, output_path: &Path, json: bool) -> 
     Ok(Exit::Ok)
 }
 
+/// Whether a core has a vmcore that can be copied.
+pub(super) fn is_there(core: &CoreSummary) -> Result<(), Failure> {
+    match core.state {
+        CoreState::Receiving => {
+            let sentence = format!(
+                "core {} is still being received; `cores info` shows how far it is",
+                core.id
+            );
+            Err(Failure::new(Exit::Failed, sentence))
+        }
+        CoreState::Missing | CoreState::Pruned | CoreState::RecordOnly => {
+            let sentence = format!("core {} is {}: its vmcore is not there", core.id, core.state);
+            Err(Failure::new(Exit::NothingMatched, sentence))
+        }
+        CoreState::Complete | CoreState::Incomplete | CoreState::Aborted | CoreState::Corrupt => Ok(()),
+    }
+}
+
 /// `FILE.part`, until it is whole. Dropped before that, it is removed: nothing is resumed from it.
 #[derive(Debug)]
-struct Target {
+pub(super) struct Target {
     path: PathBuf,
     part: PathBuf,
-    file: File,
+    pub(super) file: File,
     kept: bool,
 }
 
 impl Target {
-    fn create(path: &Path) -> Result<Self, Failure> {
+    /// Makes the file; it can be read too.
+    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
         if path.is_dir() {
             let sentence = format!("{} is a directory; -o names a file", path.display());
             return Err(Failure::new(Exit::Failed, sentence));
@@ -90,7 +96,13 @@ impl Target {
         let part = PathBuf::from(part);
         let mut options = OpenOptions::new();
         // A core holds secrets: it is not for everyone.
-        let opened = options.write(true).create(true).truncate(true).mode(0o640).open(&part);
+        let opened = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o640)
+            .open(&part);
         let file = opened.with_context(|| format!("cannot write {}; -o chooses another file", part.display()))?;
         Ok(Self {
             path: path.to_owned(),
@@ -101,7 +113,7 @@ impl Target {
     }
 
     /// Gives the file its length and its name.
-    fn keep(mut self, len_bytes: u64) -> Result<(), Failure> {
+    pub(super) fn keep(mut self, len_bytes: u64) -> Result<(), Failure> {
         let done = self
             .file
             .set_len(len_bytes)

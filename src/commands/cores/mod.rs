@@ -1,5 +1,6 @@
 //! `cores`: what is stored, from a directory or from a receiver's API.
 
+mod export;
 mod fetch;
 mod info;
 mod log;
@@ -64,6 +65,9 @@ enum Verb {
     #[command(after_help = "Writes FILE.part first and renames it when all bytes are proven.\n\n\
         Example: coreferry cores fetch latest -o vmcore")]
     Fetch(FetchArgs),
+    /// Write a core in the form that a tool wants, filtered if you like.
+    #[command(after_help = export::AFTER_HELP)]
+    Export(export::ExportArgs),
     /// Prove a core's bytes by their digests.
     #[command(
         after_help = "Exits with 4 when the core is incomplete or a byte is wrong.\n\nExample: coreferry cores verify latest"
@@ -117,6 +121,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         Some(Verb::Info(args)) => show(&source, &args.id, json),
         Some(Verb::Log(args)) => log::run(&source, &args.id, json),
         Some(Verb::Fetch(args)) => fetch::run(&source, &args.id, &args.output, json),
+        Some(Verb::Export(args)) => export::run(&source, &args, json),
         Some(Verb::Verify(args)) => verify::run(&source, &args.id, json),
     }
 }

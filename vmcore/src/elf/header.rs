@@ -143,18 +143,18 @@ impl Layout {
 
 /// Elf64_Phdr with `p_filesz` = `p_memsz`.
 #[derive(Debug, Clone, Copy)]
-struct ProgramHeader {
-    kind: u32,
-    flags: u32,
-    file_offset: u64,
-    va: u64,
-    gpa: u64,
-    len: u64,
-    align: u64,
+pub(super) struct ProgramHeader {
+    pub(super) kind: u32,
+    pub(super) flags: u32,
+    pub(super) file_offset: u64,
+    pub(super) va: u64,
+    pub(super) gpa: u64,
+    pub(super) len: u64,
+    pub(super) align: u64,
 }
 
 impl ProgramHeader {
-    fn memory(segment: &Segment) -> Self {
+    pub(super) fn memory(segment: &Segment) -> Self {
         Self {
             kind: PT_LOAD,
             flags: PF_RWX,
@@ -186,7 +186,7 @@ fn put_elf_header(out: &mut Writer, program_headers: usize) {
     out.fill_to(EHDR_LEN, 0); // e_shentsize, e_shnum, e_shstrndx
 }
 
-fn put_program_header(out: &mut Writer, header: &ProgramHeader) {
+pub(super) fn put_program_header(out: &mut Writer, header: &ProgramHeader) {
     out.u32_le(header.kind);
     out.u32_le(header.flags);
     out.u64_le(header.file_offset);

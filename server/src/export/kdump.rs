@@ -1,0 +1,136 @@
+//! The kdump formats.
+
+use vmcore::kdump::{Descriptors, KdumpEnd, KdumpPlan, PageBitmap, PageCodec, StoredPage, store_page};
+use vmcore::limits::{PAGE_LEN, PAGE_LEN_USIZE};
+
+use super::windows::{self, WINDOW_PAGES};
+use super::{ExportError, ExportOptions, Exported, Pages, Selection, Sink, uts};
+use crate::codecs;
+
+/// Descriptors are written when so many bytes of them have gathered.
+const DESCRIPTORS_LEN: usize = 1 << 20;
+
+/// A window, compressed.
+struct Made {
+    pages: Vec<(u64, StoredPage)>,
+    bytes: Vec<u8>,
+}
+
+pub(super) fn export(
+    core: &dyn Pages,
+    selection: &mut Selection,
+    codec: PageCodec,
+    options: &ExportOptions,
+    sink: &mut dyn Sink,
+    done: &mut dyn FnMut(u64),
+) -> Result<Exported, ExportError> {
+    // Asked for once here, so that the threads need not fail.
+    codecs::compressor(codec).ok_or(ExportError::NoCodec { codec })?;
+    let plan = KdumpPlan::new(&selection.ram().ranges(), core.notes().to_vec())?;
+    let wanted = selection.wanted().clone();
+    let drops_zero = selection.drops_zero();
+    let mut writer = Writer {
+        sink,
+        descriptors: Descriptors::new(&plan),
+        descriptors_at: plan.descriptors_at(),
+        gathered: Vec::new(),
+        present: wanted.clone(),
+        exported: Exported::default(),
+    };
+    writer.write("the page of zeros", plan.pages_at(), &[0; PAGE_LEN_USIZE])?;
+    let maker = || {
+        let mut compress = codecs::compressor(codec);
+        let mut buffer = Vec::new();
+        let wanted = &wanted;
+        move |window| {
+            let mut made = Made {
+                pages: Vec::with_capacity(usize::try_from(WINDOW_PAGES).unwrap_or(0)),
+                bytes: Vec::with_capacity(1 << 20),
+            };
+            windows::read_window(core, wanted, window, &mut buffer, &mut |frame, page| {
+                let stored = match (page, compress.as_mut()) {
+                    (Some(page), Some(compress)) => store_page(page, &mut **compress, &mut made.bytes),
+                    _ => StoredPage::Lost,
+                };
+                made.pages.push((frame, stored));
+            });
+            made
+        }
+    };
+    windows::in_order(&wanted, options.threads, &maker, &mut |made| {
+        done(made.pages.len() as u64 * PAGE_LEN);
+        writer.take(&made, drops_zero)
+    })?;
+    let (present, mut exported, file_len) = writer.finish()?;
+    let (utsname, warning) = uts::utsname(core);
+    exported.warnings.extend(warning);
+    let start = plan.start(&KdumpEnd {
+        present: &present,
+        utsname,
+        codec,
+        is_incomplete: exported.lost_pages > 0,
+        dump_level: options.dump_level,
+        timestamp_s: options.timestamp_s,
+    });
+    sink.write_at(0, &start).map_err(ExportError::write("the header"))?;
+    sink.finish(file_len)
+        .map_err(ExportError::write("the end of the file"))?;
+    exported.file_len_bytes = file_len;
+    *selection = selection.clone().with_wanted(present);
+    Ok(exported)
+}
+
+/// Puts windows into the file.
+struct Writer<'s> {
+    sink: &'s mut dyn Sink,
+    descriptors: Descriptors,
+    /// Where the next descriptors go.
+    descriptors_at: u64,
+    gathered: Vec<u8>,
+    present: PageBitmap,
+    exported: Exported,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, what: &'static str, offset: u64, bytes: &[u8]) -> Result<(), ExportError> {
+        self.sink.write_at(offset, bytes).map_err(ExportError::write(what))
+    }
+
+    fn take(&mut self, made: &Made, drops_zero: bool) -> Result<(), ExportError> {
+        let at = self.descriptors.next_at();
+        for (frame, page) in &made.pages {
+            match page {
+                StoredPage::Zero if drops_zero => {
+                    self.present.remove(*frame, 1);
+                    continue;
+                }
+                StoredPage::Zero => self.exported.zero_pages += 1,
+                StoredPage::Lost => self.exported.lost_pages += 1,
+                StoredPage::Bytes(..) => {}
+            }
+            self.exported.pages += u64::from(*page != StoredPage::Lost);
+            self.descriptors.push(*page, &mut self.gathered);
+        }
+        if !made.bytes.is_empty() {
+            self.write("pages", at, &made.bytes)?;
+        }
+        if self.gathered.len() >= DESCRIPTORS_LEN {
+            self.write_descriptors()?;
+        }
+        Ok(())
+    }
+
+    fn write_descriptors(&mut self) -> Result<(), ExportError> {
+        let gathered = std::mem::take(&mut self.gathered);
+        if !gathered.is_empty() {
+            self.write("descriptors", self.descriptors_at, &gathered)?;
+            self.descriptors_at += gathered.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(PageBitmap, Exported, u64), ExportError> {
+        self.write_descriptors()?;
+        Ok((self.present, self.exported, self.descriptors.next_at()))
+    }
+}

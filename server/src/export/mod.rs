@@ -1,0 +1,224 @@
+//! A core in the form that a tool wants: ELF, raw memory, or makedumpfile's compressed form.
+//!
+//! ```text
+//! core (any form) ─► selection (what is RAM, what is left out) ─► windows of pages ─► compress (threads) ─► sink
+//! ```
+//!
+//! - [`Exporter`]: from a core to a sink
+//! - `selection`: which pages are exported, and what became of the others
+//! - `windows`: pages read and compressed, by several threads, in order
+//! - `sink`: a file, a stream, or a flattened stream
+
+mod dense;
+mod kdump;
+mod selection;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod uts;
+mod windows;
+
+use std::io;
+
+use vmcore::dumpfile::DumpFile;
+use vmcore::elf::{ElfPlanError, TextMapping};
+use vmcore::image::{FileBytes, PhysicalMemory};
+use vmcore::kdump::{KdumpPlanError, PageCodec};
+use vmcore::linux::space::START_KERNEL_MAP;
+use vmcore::memory::MemoryRange;
+
+use crate::codecs::Codecs;
+
+pub use selection::Selection;
+pub use sink::{FileSink, FlatSink, Sink, StreamSink};
+
+/// A core whose pages can be exported.
+pub trait Pages: PhysicalMemory + Sync {
+    /// The memory that the guest had, in whole pages, ascending and disjoint.
+    fn ranges(&self) -> Vec<MemoryRange>;
+    /// Whether the page was left out on purpose.
+    fn is_excluded(&self, gpa: u64) -> bool;
+    /// The notes.
+    fn notes(&self) -> &[u8];
+    /// Mappings of the kernel's text that the core itself has.
+    fn texts(&self) -> Vec<TextMapping>;
+}
+
+impl<F: FileBytes + Sync> Pages for DumpFile<F, Codecs> {
+    fn ranges(&self) -> Vec<MemoryRange> {
+        Self::ranges(self)
+    }
+
+    fn is_excluded(&self, gpa: u64) -> bool {
+        Self::is_excluded(self, gpa)
+    }
+
+    fn notes(&self) -> &[u8] {
+        Self::notes(self)
+    }
+
+    fn texts(&self) -> Vec<TextMapping> {
+        let Self::Elf(image) = self else { return Vec::new() };
+        let loads = image.head.loads.iter();
+        let text = loads.filter(|load| load.va >= START_KERNEL_MAP && load.va != load.gpa);
+        let mappings = text.map(|load| TextMapping {
+            va: load.va,
+            gpa: load.gpa,
+            len_bytes: load.file_len_bytes.min(load.memory_len_bytes),
+        });
+        mappings.take(TEXTS_MAX).collect()
+    }
+}
+
+/// Mappings of text that are taken over: there is one, or two in /proc/vmcore.
+const TEXTS_MAX: usize = 4;
+
+/// The form of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// An ELF core.
+    Elf,
+    /// Memory as it is: an offset of the file is a physical address.
+    Raw,
+    /// makedumpfile's compressed form.
+    Kdump {
+        /// How pages are compressed.
+        codec: PageCodec,
+        /// Flattened, for outputs that cannot seek.
+        flat: bool,
+    },
+}
+
+impl ExportFormat {
+    /// Every form and its name.
+    pub const NAMES: [(&'static str, Self); 10] = {
+        const fn kdump(codec: PageCodec, flat: bool) -> ExportFormat {
+            ExportFormat::Kdump { codec, flat }
+        }
+        [
+            ("elf", Self::Elf),
+            ("raw", Self::Raw),
+            ("kdump-zstd", kdump(PageCodec::Zstd, false)),
+            ("kdump-zlib", kdump(PageCodec::Zlib, false)),
+            ("kdump-snappy", kdump(PageCodec::Snappy, false)),
+            ("kdump-uncompressed", kdump(PageCodec::Raw, false)),
+            ("kdump-flat-zstd", kdump(PageCodec::Zstd, true)),
+            ("kdump-flat-zlib", kdump(PageCodec::Zlib, true)),
+            ("kdump-flat-snappy", kdump(PageCodec::Snappy, true)),
+            ("kdump-flat-uncompressed", kdump(PageCodec::Raw, true)),
+        ]
+    };
+
+    /// The form of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::NAMES
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, format)| format)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let found = Self::NAMES.into_iter().find(|(_, format)| *format == self);
+        found.map_or("kdump", |(name, _)| name)
+    }
+}
+
+/// Why a core cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The output cannot be written.
+    #[error("cannot write {what}; is the disk full?")]
+    Write {
+        /// What was to be written.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The memory does not make a kdump file.
+    #[error(transparent)]
+    Kdump(#[from] KdumpPlanError),
+    /// The memory does not make an ELF core.
+    #[error(transparent)]
+    Elf(#[from] ElfPlanError),
+    /// The form cannot tell what is missing.
+    #[error(
+        "{excluded} pages were left out and {lost} are lost, and raw memory cannot tell them from zero; elf and the kdump formats can"
+    )]
+    CannotTell {
+        /// Pages left out.
+        excluded: u64,
+        /// Pages lost.
+        lost: u64,
+    },
+    /// A codec that cannot be had.
+    #[error("pages cannot be compressed by {codec:?}; the formats are those of --help")]
+    NoCodec {
+        /// Which one.
+        codec: PageCodec,
+    },
+    /// A page that could be read a moment ago cannot be read now.
+    #[error("page {gpa:#x} of the core can no longer be read; has the file changed?")]
+    Changed {
+        /// Its physical address.
+        gpa: u64,
+    },
+}
+
+impl ExportError {
+    fn write(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Write { what, source }
+    }
+}
+
+/// How to export.
+#[derive(Debug, Clone, Copy)]
+pub struct ExportOptions {
+    /// The form.
+    pub format: ExportFormat,
+    /// Threads that read and compress; with one, no other thread is started.
+    pub threads: usize,
+    /// The level of filtering by which `selection` was made, for the header.
+    pub dump_level: u32,
+    /// When the dump was made, in seconds since 1970.
+    pub timestamp_s: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// Length of the file.
+    pub file_len_bytes: u64,
+    /// Pages in the file, zero ones among them.
+    pub pages: u64,
+    /// Pages of zeros.
+    pub zero_pages: u64,
+    /// Pages left out: by the core's writer, or by a filter.
+    pub excluded_pages: u64,
+    /// Pages lost.
+    pub lost_pages: u64,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Exports the selected pages of a core. `done` is told of bytes of memory that were dealt with.
+///
+/// # Errors
+/// [`ExportError`]; what the sink has taken by then is not a core.
+pub fn export(
+    core: &dyn Pages,
+    mut selection: Selection,
+    options: &ExportOptions,
+    sink: &mut dyn Sink,
+    done: &mut dyn FnMut(u64),
+) -> Result<Exported, ExportError> {
+    let mut exported = match options.format {
+        ExportFormat::Kdump { codec, .. } => kdump::export(core, &mut selection, codec, options, sink, done)?,
+        ExportFormat::Elf => dense::elf(core, &mut selection, options, sink, done)?,
+        ExportFormat::Raw => dense::raw(core, &mut selection, options, sink, done)?,
+    };
+    exported.excluded_pages = selection.excluded_pages();
+    Ok(exported)
+}

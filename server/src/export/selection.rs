@@ -1,0 +1,83 @@
+//! Which pages are exported.
+
+use vmcore::kdump::PageBitmap;
+use vmcore::limits::{GPA_END_MAX, PAGE_LEN};
+
+use super::Pages;
+
+/// The pages of a core: those that were RAM, and those of them that are wanted.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    ram: PageBitmap,
+    wanted: PageBitmap,
+    /// Whether pages of zeros are left out.
+    drop_zero: bool,
+}
+
+impl Selection {
+    /// Everything that the core has not left out itself.
+    #[must_use]
+    pub fn of(core: &dyn Pages) -> Self {
+        let ranges: Vec<_> = core
+            .ranges()
+            .into_iter()
+            .filter(|range| range.end().is_some_and(|end| end <= GPA_END_MAX))
+            .collect();
+        let frames = ranges.iter().filter_map(vmcore::MemoryRange::end).max().unwrap_or(0) / PAGE_LEN;
+        let mut ram = PageBitmap::new(frames);
+        for range in &ranges {
+            ram.insert(range.gpa / PAGE_LEN, range.len_bytes / PAGE_LEN);
+        }
+        let mut wanted = ram.clone();
+        for range in &ranges {
+            for frame in range.gpa / PAGE_LEN..(range.gpa + range.len_bytes) / PAGE_LEN {
+                if core.is_excluded(frame * PAGE_LEN) {
+                    wanted.remove(frame, 1);
+                }
+            }
+        }
+        Self {
+            ram,
+            wanted,
+            drop_zero: false,
+        }
+    }
+
+    /// Leaves these frames out too.
+    pub fn exclude(&mut self, first: u64, count: u64) {
+        self.wanted.remove(first, count);
+    }
+
+    /// Leaves out pages of zeros too.
+    pub fn drop_zero_pages(&mut self) {
+        self.drop_zero = true;
+    }
+
+    /// Pages that were RAM.
+    #[must_use]
+    pub const fn ram(&self) -> &PageBitmap {
+        &self.ram
+    }
+
+    /// Pages that are exported, as far as they can be read.
+    #[must_use]
+    pub const fn wanted(&self) -> &PageBitmap {
+        &self.wanted
+    }
+
+    /// Whether pages of zeros are left out.
+    pub(super) const fn drops_zero(&self) -> bool {
+        self.drop_zero
+    }
+
+    /// The same, with what turned out to be there.
+    pub(super) fn with_wanted(self, wanted: PageBitmap) -> Self {
+        Self { wanted, ..self }
+    }
+
+    /// Pages that are left out.
+    #[must_use]
+    pub fn excluded_pages(&self) -> u64 {
+        self.ram.count() - self.wanted.count()
+    }
+}

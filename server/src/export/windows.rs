@@ -1,0 +1,117 @@
+//! Pages of a core, read and worked on in windows of memory, by several threads, and handed over in order.
+
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use vmcore::kdump::PageBitmap;
+use vmcore::limits::{PAGE_LEN, PAGE_LEN_USIZE};
+
+use super::Pages;
+
+/// Pages of a window: 4 MiB, so that a thread has work for some milliseconds.
+pub(super) const WINDOW_PAGES: u64 = 1024;
+/// Windows that a thread may be ahead.
+const AHEAD: usize = 2;
+
+/// Reads the wanted pages of a window: `each` gets the frame and its bytes, or nothing if it cannot be read.
+pub(super) fn read_window(
+    core: &dyn Pages,
+    wanted: &PageBitmap,
+    window: u64,
+    buffer: &mut Vec<u8>,
+    each: &mut dyn FnMut(u64, Option<&[u8]>),
+) {
+    let end = (window + 1) * WINDOW_PAGES;
+    let mut at = window * WINDOW_PAGES;
+    while let Some((first, count)) = wanted.next_run(at).filter(|(first, _)| *first < end) {
+        let count = count.min(end - first);
+        at = first + count;
+        let len = usize::try_from(count * PAGE_LEN).unwrap_or(usize::MAX);
+        buffer.resize(len, 0);
+        let is_whole = core.read(first * PAGE_LEN, buffer).is_ok();
+        for (frame, page) in (first..).zip(buffer.chunks_exact_mut(PAGE_LEN_USIZE)) {
+            let is_there = is_whole || core.read(frame * PAGE_LEN, page).is_ok();
+            each(frame, is_there.then_some(&*page));
+        }
+    }
+}
+
+/// The windows that have a wanted page.
+fn windows(wanted: &PageBitmap) -> Vec<u64> {
+    let mut windows = Vec::new();
+    let mut at = 0;
+    while let Some((first, _)) = wanted.next_run(at) {
+        windows.push(first / WINDOW_PAGES);
+        at = (first / WINDOW_PAGES + 1) * WINDOW_PAGES;
+    }
+    windows
+}
+
+/// Has `make` work on every window, and gives what it made to `take`, in order. Ends with the first error of `take`.
+///
+/// `make` is made anew for each thread. With one thread everything happens on the caller's.
+pub(super) fn in_order<T: Send, E, M: FnMut(u64) -> T>(
+    wanted: &PageBitmap,
+    threads: usize,
+    maker: &(dyn Fn() -> M + Sync),
+    take: &mut dyn FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    let windows = windows(wanted);
+    if threads <= 1 {
+        let mut make = maker();
+        return windows.into_iter().try_for_each(|window| take(make(window)));
+    }
+    let windows = &windows;
+    thread::scope(|scope| {
+        let mut results: Vec<Receiver<T>> = Vec::with_capacity(threads);
+        for index in 0..threads {
+            let (send, receive) = mpsc::sync_channel(AHEAD);
+            results.push(receive);
+            scope.spawn(move || {
+                let mut make = maker();
+                for window in windows.iter().skip(index).step_by(threads) {
+                    // Nobody waits for more: the taker has failed.
+                    if send.send(make(*window)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        for (index, _) in windows.iter().enumerate() {
+            let made = results.get(index % threads).and_then(|receive| receive.recv().ok());
+            // A thread that ends early has panicked, which the scope tells.
+            let Some(made) = made else { break };
+            take(made)?;
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_come_in_order_from_any_number_of_threads_and_an_error_ends_them() {
+        let mut wanted = PageBitmap::new(40 * WINDOW_PAGES);
+        wanted.insert(0, 40 * WINDOW_PAGES);
+        wanted.remove(3 * WINDOW_PAGES, 2 * WINDOW_PAGES);
+        let expected: Vec<u64> = (0..40).filter(|window| ![3, 4].contains(window)).collect();
+        for threads in [1, 2, 3, 50] {
+            let mut got = Vec::new();
+            let maker = || |window| window;
+            in_order::<_, (), _>(&wanted, threads, &maker, &mut |window| {
+                got.push(window);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(got, expected, "{threads} threads");
+            let mut left = 5;
+            let ended = in_order(&wanted, threads, &maker, &mut |window| {
+                left -= 1;
+                if left == 0 { Err(window) } else { Ok(()) }
+            });
+            assert_eq!(ended, Err(6));
+        }
+    }
+}

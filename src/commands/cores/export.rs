@@ -1,0 +1,229 @@
+//! `cores export`: a core in the form that a tool wants.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::Context as _;
+use api::{CoreInfo, CoreState, SCHEMA_VERSION};
+use serde_json::json;
+use server::VmcoreBytes;
+use server::codecs::Codecs;
+use server::export::{
+    ExportFormat, ExportOptions, Exported, FileSink, FlatSink, Pages, Selection, Sink, StreamSink, export,
+};
+use vmcore::dumpfile::DumpFile;
+
+use super::fetch::{self, Target};
+use super::source::{Source, refused};
+use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
+use crate::output;
+
+/// What stands below the options.
+pub(super) const AFTER_HELP: &str = "\
+FORMAT is one of
+  elf                                   an ELF core: crash, drgn, gdb, makedumpfile, Volatility
+  raw                                   memory by physical address; refused if a page is missing
+  kdump-zstd, -zlib, -snappy, -uncompressed
+                                        makedumpfile's compressed form: crash, drgn
+  kdump-flat-zstd, -zlib, -snappy, -uncompressed
+                                        the same without seeking, for pipes: crash, `makedumpfile -R`
+
+Pages that were left out stay out: no format shows them as zero. `-o -` writes elf, raw and the flat formats to
+standard output. Writes FILE.part first and renames it.
+
+Example: coreferry cores export latest --format kdump-zstd -o vmcore.kdump";
+
+/// More threads than that wait for one another.
+const THREADS_MAX: usize = 64;
+
+/// Arguments of `cores export`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    /// Full id, the beginning of one, or `latest`.
+    #[arg(value_name = "ID")]
+    id: String,
+    /// The form of the file.
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    format: ExportFormat,
+    /// Where to write it; `-` is standard output.
+    #[arg(short, long, value_name = "FILE", default_value = "vmcore")]
+    output: PathBuf,
+    /// Threads that read and compress; by default as many as there are processors.
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    threads: Option<usize>,
+}
+
+fn parse_format(text: &str) -> Result<ExportFormat, String> {
+    let names = || ExportFormat::NAMES.map(|(name, _)| name).join(", ");
+    ExportFormat::parse(text).ok_or_else(|| format!("the formats are {}", names()))
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=THREADS_MAX).contains(threads));
+    threads.ok_or_else(|| format!("a number from 1 to {THREADS_MAX}"))
+}
+
+/// Exports a core.
+pub(super) fn run(source: &Source, args: &ExportArgs, as_json: bool) -> Outcome {
+    let to_stdout = args.output == Path::new("-");
+    let is_plain_kdump = matches!(args.format, ExportFormat::Kdump { flat: false, .. });
+    if to_stdout && is_plain_kdump {
+        let flat = args.format.name().replace("kdump-", "kdump-flat-");
+        let sentence = format!(
+            "{} cannot be written to a stream; --format {flat} can",
+            args.format.name()
+        );
+        return Err(Failure::new(Exit::Usage, sentence));
+    }
+    if to_stdout && as_json {
+        return Err(Failure::new(
+            Exit::Usage,
+            "with `-o -` standard output is the core; --json needs a file",
+        ));
+    }
+    let info = source.info(&args.id)?;
+    fetch::is_there(&info.summary)?;
+    let bytes = open(source, &info, &args.output)?;
+    let core = DumpFile::open(bytes.file, Codecs)
+        .with_context(|| format!("core {} cannot be exported", info.summary.id))
+        .or_exit(Exit::Failed)?;
+    let selection = Selection::of(&core);
+    if to_stdout {
+        let exported = write(&core, selection, args, &info, &mut *stream(args.format))?;
+        output::note(&told(&info, args, &exported));
+        return Ok(Exit::Ok);
+    }
+    let target = Target::create(&args.output)?;
+    let exported = match args.format {
+        ExportFormat::Kdump { flat: true, .. } => {
+            let file = io::BufWriter::with_capacity(1 << 20, &target.file);
+            write(&core, selection, args, &info, &mut FlatSink::new(file))?
+        }
+        _ => write(&core, selection, args, &info, &mut FileSink(&target.file))?,
+    };
+    let len = target.file.metadata().context("cannot look at the file")?.len();
+    target.keep(len)?;
+    if as_json {
+        output::json(&json!({
+            "schema_version": SCHEMA_VERSION, "id": info.summary.id, "state": info.summary.state,
+            "format": args.format.name(), "file": args.output.display().to_string(), "file_len_bytes": len,
+            "pages": exported.pages, "zero_pages": exported.zero_pages, "excluded_pages": exported.excluded_pages,
+            "lost_pages": exported.lost_pages, "warnings": exported.warnings,
+        }))?;
+    } else {
+        output::line(&told(
+            &info,
+            args,
+            &Exported {
+                file_len_bytes: len,
+                ..exported
+            },
+        ))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Writes the core to a sink, with a progress bar.
+fn write(
+    core: &dyn Pages,
+    selection: Selection,
+    args: &ExportArgs,
+    info: &CoreInfo,
+    sink: &mut dyn Sink,
+) -> Result<Exported, Failure> {
+    let options = ExportOptions {
+        format: args.format,
+        threads: args
+            .threads
+            .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
+        dump_level: 0,
+        timestamp_s: seconds(&info.started_at),
+    };
+    let bar = output::progress(selection.wanted().count() * vmcore::PAGE_LEN);
+    let exported = export(core, selection, &options, sink, &mut |bytes| bar.inc(bytes)).or_exit(Exit::Failed)?;
+    bar.finish_and_clear();
+    for warning in &exported.warnings {
+        output::say(&format!("warning: {warning}"));
+    }
+    if exported.lost_pages > 0 {
+        let (pages, state) = (exported.lost_pages, info.summary.state);
+        output::say(&format!(
+            "warning: the core is {state}; {pages} pages of it are lost and not in the file"
+        ));
+    }
+    Ok(exported)
+}
+
+/// Standard output as the format wants it.
+fn stream(format: ExportFormat) -> Box<dyn Sink> {
+    let out = io::BufWriter::with_capacity(1 << 20, io::stdout());
+    match format {
+        ExportFormat::Kdump { .. } => Box::new(FlatSink::new(out)),
+        ExportFormat::Elf | ExportFormat::Raw => Box::new(StreamSink::new(out)),
+    }
+}
+
+/// The core's bytes, and what must stay until they have been read.
+struct Opened {
+    file: VmcoreBytes,
+    _downloaded: Option<Target>,
+}
+
+/// Opens the core. From a receiver it is downloaded first, next to the output, and its digests are checked.
+fn open(source: &Source, info: &CoreInfo, output: &Path) -> Result<Opened, Failure> {
+    let core = &info.summary;
+    match source {
+        Source::Dir(cores) => Ok(Opened {
+            file: cores.vmcore_bytes(&core.id).map_err(|why| refused(&why))?,
+            _downloaded: None,
+        }),
+        Source::Api(client) => {
+            let path = if output == Path::new("-") {
+                std::env::temp_dir().join(format!("coreferry-export-{}", std::process::id()))
+            } else {
+                let mut path = output.as_os_str().to_owned();
+                path.push(".core");
+                PathBuf::from(path)
+            };
+            let target = Target::create(&path)?;
+            let file = &target.file;
+            fetch::download(client, &core.id, &mut |offset, bytes| {
+                std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+            })?;
+            file.set_len(core.file_len_bytes)
+                .context("cannot write the downloaded core")?;
+            let reopened: File = file.try_clone().context("cannot read the downloaded core")?;
+            Ok(Opened {
+                file: VmcoreBytes::of(reopened, core.file_len_bytes, &core.holes),
+                _downloaded: Some(target),
+            })
+        }
+    }
+}
+
+/// Seconds since 1970 of an RFC 3339 time.
+fn seconds(time: &str) -> u64 {
+    let seconds = time.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second);
+    u64::try_from(seconds).unwrap_or(0)
+}
+
+/// What was done, in a line.
+fn told(info: &CoreInfo, args: &ExportArgs, exported: &Exported) -> String {
+    let mut text = format!(
+        "{} exported as {} to {}: {}, {} pages",
+        info.summary.id,
+        args.format.name(),
+        args.output.display(),
+        output::bytes(exported.file_len_bytes),
+        exported.pages
+    );
+    if exported.excluded_pages > 0 {
+        text += &format!(", {} excluded", exported.excluded_pages);
+    }
+    if info.summary.state != CoreState::Complete {
+        text += &format!(" ({} core)", info.summary.state);
+    }
+    text
+}

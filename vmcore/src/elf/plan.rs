@@ -1,0 +1,171 @@
+//! An ELF core of any number of ranges, without trailer: the form for other tools of memory that has gaps.
+//!
+//! Only ranges that are in the file get a segment. Beyond 65,534 segments their number stands in a section header (elf(5),
+//! PN_XNUM).
+
+use super::header::{ProgramHeader, put_program_header};
+use super::{
+    CLASS_64, DATA_LITTLE_ENDIAN, EHDR_LEN, MACHINE_X86_64, MAGIC, PF_R, PHDR_LEN, PHNUM_EXTENDED, PT_NOTE, SHDR_LEN,
+    Segment, TYPE_CORE, TextMapping, VERSION_CURRENT,
+};
+use crate::bytes::Writer;
+use crate::limits::{FILE_LEN_MAX, PAGE_LEN, READ_PROGRAM_HEADERS_MAX, READ_START_LEN_MAX};
+use crate::memory::MemoryRange;
+
+/// Where everything stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElfPlan {
+    start: Vec<u8>,
+    segments: Vec<Segment>,
+    file_len: u64,
+}
+
+/// The memory cannot become such a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ElfPlanError {
+    /// No memory.
+    #[error("no memory is given, an ELF core needs at least one page")]
+    NoMemory,
+    /// More segments than readers take.
+    #[error("the memory is in {count} pieces, at most {} fit an ELF core that is read; a kdump format has no such bound", READ_PROGRAM_HEADERS_MAX - 2)]
+    TooManyPieces {
+        /// How many.
+        count: usize,
+    },
+    /// The file would be too long.
+    #[error("an ELF core of this memory would be longer than {FILE_LEN_MAX} bytes")]
+    TooLong,
+}
+
+impl ElfPlan {
+    /// Plans a file of these ranges (whole pages, ascending, disjoint) with these notes (a PT_NOTE's bytes). Mappings of the
+    /// kernel's text that lie within one range get a segment of their own at the end.
+    ///
+    /// # Errors
+    /// [`ElfPlanError`] says which bound.
+    pub fn new(ranges: &[MemoryRange], notes: &[u8], texts: &[TextMapping]) -> Result<Self, ElfPlanError> {
+        if ranges.is_empty() {
+            return Err(ElfPlanError::NoMemory);
+        }
+        if ranges.len() + texts.len() + 1 > READ_PROGRAM_HEADERS_MAX {
+            return Err(ElfPlanError::TooManyPieces { count: ranges.len() });
+        }
+        let texts: Vec<(&MemoryRange, &TextMapping)> = texts
+            .iter()
+            .filter_map(|text| {
+                let holder = ranges.iter().find(|range| range.contains(text.gpa, text.len_bytes))?;
+                Some((holder, text))
+            })
+            .collect();
+        let count = 1 + ranges.len() + texts.len();
+        let is_extended = count >= usize::from(PHNUM_EXTENDED);
+        let section_at = EHDR_LEN + count * PHDR_LEN;
+        let notes_at = section_at + if is_extended { SHDR_LEN } else { 0 };
+        let memory_at = ((notes_at + notes.len()) as u64).next_multiple_of(PAGE_LEN);
+        if memory_at > READ_START_LEN_MAX {
+            return Err(ElfPlanError::TooLong);
+        }
+        let mut segments = Vec::with_capacity(ranges.len());
+        let mut file_len = memory_at;
+        for range in ranges {
+            segments.push(Segment {
+                gpa: range.gpa,
+                file_offset: file_len,
+                len_bytes: range.len_bytes,
+            });
+            let end = file_len.checked_add(range.len_bytes);
+            file_len = end.filter(|end| *end <= FILE_LEN_MAX).ok_or(ElfPlanError::TooLong)?;
+        }
+        let mut out = Writer::with_capacity(usize::try_from(memory_at).unwrap_or(usize::MAX));
+        put_elf_header(&mut out, count, if is_extended { section_at as u64 } else { 0 });
+        put_program_header(
+            &mut out,
+            &ProgramHeader {
+                kind: PT_NOTE,
+                flags: PF_R,
+                file_offset: notes_at as u64,
+                va: 0,
+                gpa: 0,
+                len: notes.len() as u64,
+                align: 4,
+            },
+        );
+        for segment in &segments {
+            put_program_header(&mut out, &ProgramHeader::memory(segment));
+        }
+        for (holder, text) in texts {
+            let Some(segment) = segments.iter().find(|segment| segment.gpa == holder.gpa) else {
+                continue;
+            };
+            put_program_header(
+                &mut out,
+                &ProgramHeader {
+                    file_offset: segment.file_offset + (text.gpa - segment.gpa),
+                    va: text.va,
+                    gpa: text.gpa,
+                    len: text.len_bytes,
+                    ..ProgramHeader::memory(segment)
+                },
+            );
+        }
+        if is_extended {
+            put_section_header(&mut out, count);
+        }
+        out.bytes(notes);
+        out.fill_to(usize::try_from(memory_at).unwrap_or(usize::MAX), 0);
+        Ok(Self {
+            start: out.into_vec(),
+            segments,
+            file_len,
+        })
+    }
+
+    /// The file's first bytes, up to the first segment.
+    #[must_use]
+    pub fn start(&self) -> &[u8] {
+        &self.start
+    }
+
+    /// The memory in the order of the file.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Length of the whole file.
+    #[must_use]
+    pub const fn file_len(&self) -> u64 {
+        self.file_len
+    }
+}
+
+/// Elf64_Ehdr; with the place of one section header if the number of segments needs it.
+fn put_elf_header(out: &mut Writer, program_headers: usize, section_at: u64) {
+    out.bytes(&MAGIC);
+    out.bytes(&[CLASS_64, DATA_LITTLE_ENDIAN, VERSION_CURRENT]);
+    out.fill_to(16, 0); // EI_OSABI (System V) and padding
+    out.u16_le(TYPE_CORE);
+    out.u16_le(MACHINE_X86_64);
+    out.u32_le(u32::from(VERSION_CURRENT));
+    out.u64_le(0); // e_entry
+    out.u64_le(EHDR_LEN as u64); // e_phoff
+    out.u64_le(section_at); // e_shoff
+    out.u32_le(0); // e_flags
+    out.bytes(&[64, 0]); // e_ehsize
+    out.bytes(&[56, 0]); // e_phentsize
+    out.u16_le(u16::try_from(program_headers).unwrap_or(PHNUM_EXTENDED));
+    let has_section = u16::from(section_at != 0);
+    out.u16_le(has_section * 64); // e_shentsize
+    out.u16_le(has_section); // e_shnum
+    out.fill_to(EHDR_LEN, 0); // e_shstrndx
+}
+
+/// Elf64_Shdr of section 0, whose `sh_info` counts the program headers.
+fn put_section_header(out: &mut Writer, program_headers: usize) {
+    let end = out.len() + SHDR_LEN;
+    out.fill_to(end - SHDR_LEN + 32, 0); // sh_name to sh_offset
+    out.u64_le(1); // sh_size: number of sections
+    out.u32_le(0); // sh_link
+    out.u32_le(u32::try_from(program_headers).unwrap_or(u32::MAX)); // sh_info
+    out.fill_to(end, 0);
+}
