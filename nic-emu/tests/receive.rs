@@ -187,7 +187,7 @@ fn cve_2017_9310_head_or_tail_outside_the_ring_stops_the_ring() {
 }
 
 #[test]
-fn cve_2020_28916_null_descriptors_are_progress_and_bounded() {
+fn cve_2020_28916_and_2020_25707_null_descriptors_are_progress_and_bounded() {
     let mut rig = Rig::started();
     rig.ram.put(RX_RING_AT, &vec![0; RING as usize * 16]);
     rig.write(reg::RDT, RING - 1);

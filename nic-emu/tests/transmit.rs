@@ -558,7 +558,7 @@ fn cve_2019_5609_and_2022_23087_offsets_outside_the_header_drop_the_packet() {
 }
 
 #[test]
-fn cve_2021_3416_loopback_comes_back_by_a_queue() {
+fn cve_2021_3416_and_2021_20255_loopback_comes_back_by_a_queue() {
     for phy in [false, true] {
         let mut rig = Rig::started();
         if phy {

@@ -3,7 +3,7 @@
 //! - `dispatch`: one access in, the right part called
 //! - `registers`: the register file, filled from the table of [`crate::spec::registers`]
 //! - `tx`, `send`, `offload`: the transmit ring; what leaves it; checksums and segmentation as functions on bytes
-//! - `rx`, `filter`: the receive ring; which frames are for us
+//! - `rx`, `filter`, `verify`: the receive ring; which frames are for us; whether their checksums are right
 //! - `irq`: causes, mask, moderation; `stats`: counters; `nvm`: EEPROM; `mdic`: PHY; `ring`: checked index math
 //! - `state`: save and restore; `snapshot`: what is saved as bytes
 
@@ -22,6 +22,7 @@ mod snapshot;
 mod state;
 mod stats;
 mod tx;
+mod verify;
 
 pub use effects::{
     Actions, ChecksumOffload, Dma, DmaError, FrameSink, Offload, Offloads, Segmentation, SegmentationKind, TxFrame,

@@ -12,6 +12,7 @@ use super::filter::{self, Match, VLAN_AT, VLAN_LEN};
 use super::irq::Interrupts;
 use super::registers::RegisterFile;
 use super::ring::Ring;
+use super::verify::{self, Verdict};
 use super::{Faults, stats};
 use crate::bits::{len16, len32};
 use crate::limits::{
@@ -78,6 +79,7 @@ impl Loopback {
 struct Prepared<'a> {
     bytes: &'a [u8],
     status: u8,
+    errors: u8,
     special: u16,
 }
 
@@ -129,11 +131,13 @@ impl Receiver {
         outcome
     }
 
-    /// Strips the VLAN tag and adds the CRC's room, as the registers ask. The CRC itself is zeros: no driver looks at
+    /// Looks at the checksums, strips the VLAN tag and adds the CRC's room, as the registers ask. The CRC itself is zeros: no driver looks at
     /// it, and computing it would cost more than the rest of the path.
     fn prepare<'a>(&'a mut self, registers: &RegisterFile, frame: &'a [u8], matched: Match) -> Prepared<'a> {
-        let mut status = rx_status::IXSM | if matched == Match::Hash { rx_status::PIF } else { 0 };
-        let tag = filter::tag(registers, frame).filter(|_| registers.has(reg::CTRL, ctrl::VME));
+        let tag = filter::tag(registers, frame);
+        let Verdict { mut status, errors } = verify::checksums(frame, tag.is_some(), registers.get(reg::RXCSUM));
+        status |= if matched == Match::Hash { rx_status::PIF } else { 0 };
+        let tag = tag.filter(|_| registers.has(reg::CTRL, ctrl::VME));
         let crc = if registers.has(reg::RCTL, rctl::SECRC) {
             0
         } else {
@@ -143,6 +147,7 @@ impl Receiver {
             return Prepared {
                 bytes: frame,
                 status,
+                errors,
                 special: 0,
             };
         }
@@ -164,6 +169,7 @@ impl Receiver {
         Prepared {
             bytes: self.staging.get(..total).unwrap_or_default(),
             status,
+            errors,
             special: tag.unwrap_or(0),
         }
     }
@@ -216,6 +222,7 @@ fn store(path: &mut Path<'_>, ring: &mut Ring, prepared: &Prepared<'_>) -> Outco
             done.len_bytes = len16(piece.len());
             if pieces.peek().is_none() {
                 done.status |= rx_status::EOP | prepared.status;
+                done.errors = prepared.errors;
                 done.special = prepared.special;
             }
         }

@@ -54,8 +54,22 @@ pub mod rx_status {
     pub const IXSM: u8 = 1 << 2;
     /// A VLAN tag was stripped into the special field.
     pub const VP: u8 = 1 << 3;
+    /// The UDP checksum was summed.
+    pub const UDPCS: u8 = 1 << 4;
+    /// The TCP or UDP checksum was summed.
+    pub const TCPCS: u8 = 1 << 5;
+    /// The IPv4 header's checksum was summed.
+    pub const IPCS: u8 = 1 << 6;
     /// Passed an inexact filter.
     pub const PIF: u8 = 1 << 7;
+}
+
+/// Error bits of a receive descriptor.
+pub mod rx_error {
+    /// The TCP or UDP checksum is wrong.
+    pub const TCPE: u8 = 1 << 5;
+    /// The IPv4 header's checksum is wrong.
+    pub const IPE: u8 = 1 << 6;
 }
 
 /// A transmit descriptor as read from memory, not yet told apart.
