@@ -144,6 +144,21 @@ fn three_requests_a_second_apart_and_then_the_server_is_unreachable() {
 }
 
 #[test]
+fn headers_for_a_device_that_cuts_leave_what_it_completes_to_it() {
+    let station = ready(config());
+    let mut expected = bytes(HERALD);
+    expected.truncate(42);
+    for at in [16, 24, 38] {
+        expected[at..at + 2].fill(0);
+    }
+    // 10.0.1.157, 10.0.1.236 and protocol 17, as ones' complement words.
+    expected[40..42].copy_from_slice(&[0x17, 0x9a]);
+    assert_eq!(station.datagram_headers(HERALD_PORT).unwrap()[..], expected);
+    let unready = Station::new(config(), Instant::ZERO).unwrap();
+    assert_eq!(unready.datagram_headers(HERALD_PORT), Err(StationError::NotReady));
+}
+
+#[test]
 fn another_network_is_reached_through_the_gateway_at_once() {
     let gateway = Ipv4Addr::new(10, 0, 1, 1);
     let far = StationConfig {

@@ -24,6 +24,10 @@ pub const SEGMENTATION_HEADER_LEN_MAX: usize = 240;
 /// Most segments one packet may become: 64 KiB at an MSS of 32; below that a guest only wastes the host's time.
 pub const SEGMENTS_MAX: usize = 2_048;
 
+/// Most datagrams that a sink is asked to cut a packet into: what Linux takes as one (`UDP_MAX_SEGMENTS` of
+/// include/linux/udp.h, 64 before Linux 6.8). The device cuts longer packets itself.
+pub const DATAGRAMS_UNCUT_MAX: usize = 64;
+
 /// Frames that one [`FrameSink::send`](crate::device::FrameSink::send) call gets at most: the size of a `sendmmsg` batch.
 pub const FRAMES_PER_SEND: usize = 64;
 

@@ -263,7 +263,13 @@ impl World {
 }
 
 fn offloads() -> impl Strategy<Value = Offloads> {
-    any::<(bool, bool, bool)>().prop_map(|(checksum, tcp4, tcp6)| Offloads { checksum, tcp4, tcp6 })
+    any::<[bool; 5]>().prop_map(|[checksum, tcp4, tcp6, udp4, udp6]| Offloads {
+        checksum,
+        tcp4,
+        tcp6,
+        udp4,
+        udp6,
+    })
 }
 
 proptest! {

@@ -9,10 +9,11 @@
 
 mod support;
 
-use nic_emu::polled::{FRAME_LEN_MAX, WINDOW_LEN};
+use nic_emu::polled::{DatagramHeaders, FRAME_LEN_MAX, WINDOW_LEN};
 use nic_emu::spec::registers::{self as reg, cause, ctrl};
 use nic_emu::{Polled, PolledError, QueueError, Window};
 use proptest::prelude::*;
+use smoltcp::wire::{Ipv4Packet, UdpPacket};
 use support::{HostBus, MAC, broadcast_frame};
 
 const WINDOW: Window = Window {
@@ -278,4 +279,108 @@ fn bus_master_off_means_no_dma() {
     driver.kick(&mut bus);
     assert!(bus.sink.frames.is_empty());
     assert!(bus.em.set_bus_master(true).transmit, "the ring waited");
+}
+
+/// Headers of datagrams from 10.0.2.15:20024 to 192.0.2.7 and this port, as the driver wants them.
+fn headers(to_port: u16) -> DatagramHeaders {
+    let mut headers = [0; 42];
+    headers[..6].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+    headers[6..12].copy_from_slice(&MAC);
+    headers[12..14].copy_from_slice(&[8, 0]);
+    headers[14..34].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 2, 15, 192, 0, 2, 7]);
+    headers[34..36].copy_from_slice(&20024_u16.to_be_bytes());
+    headers[36..38].copy_from_slice(&to_port.to_be_bytes());
+    // 10.0.2.15 + 192.0.2.7 + protocol 17, as ones-complement words.
+    let seed = 0x0a00_u16 + 0x020f + 0x0207 + 17;
+    headers[40..42].copy_from_slice(&(seed + 0xc000).to_be_bytes());
+    headers
+}
+
+/// The destination port and payload of a datagram, every length and checksum checked by another implementation.
+fn datagram(frame: &[u8]) -> (u16, Vec<u8>) {
+    let ip = Ipv4Packet::new_checked(&frame[14..]).unwrap();
+    assert!(ip.verify_checksum());
+    let udp = UdpPacket::new_checked(ip.payload()).unwrap();
+    assert!(udp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()));
+    (udp.dst_port(), udp.payload().to_vec())
+}
+
+/// What the sink got as datagrams, whoever cut them.
+fn datagrams(bus: &HostBus) -> Vec<(u16, Vec<u8>)> {
+    let mut all = Vec::new();
+    for (bytes, offload) in &bus.sink.frames {
+        match offload.segmentation {
+            None => all.push(datagram(bytes)),
+            Some(cut) => {
+                let port = u16::from_be_bytes([bytes[36], bytes[37]]);
+                let parts = bytes[usize::from(cut.header_len)..].chunks(usize::from(cut.size));
+                all.extend(parts.map(|part| (port, part.to_vec())));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn a_window_of_datagrams_is_one_packet_with_two_descriptors() {
+    let (mut bus, mut driver) = started();
+    bus.sink.offloads.checksum = true;
+    bus.sink.offloads.udp4 = true;
+    let payloads: Vec<Vec<u8>> = (0..44).map(|n| vec![n; if n == 43 { 100 } else { 1472 }]).collect();
+    for payload in &payloads {
+        driver.queue_datagram(&mut bus, &headers(20023), payload).unwrap();
+    }
+    assert!(!driver.all_sent(&mut bus));
+    driver.kick(&mut bus);
+    assert_eq!(bus.log, [('w', reg::TDT, 2)]);
+    assert_eq!(bus.sink.frames.len(), 1);
+    assert!(
+        datagrams(&bus)
+            .into_iter()
+            .eq(payloads.into_iter().map(|payload| (20023, payload)))
+    );
+    assert!(driver.all_sent(&mut bus));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn datagrams_arrive_whole_and_in_order_however_they_are_mixed(
+        sends in prop::collection::vec((0_usize..3, 0_usize..6, any::<bool>(), any::<bool>()), 1..400),
+        uncut: bool,
+    ) {
+        let (mut bus, mut driver) = started();
+        bus.sink.offloads.udp4 = uncut;
+        bus.sink.offloads.checksum = uncut;
+        let mut expected = Vec::new();
+        for (n, (port, len, other, kick)) in sends.into_iter().enumerate() {
+            let port = 20023 + (port / 2) as u16;
+            let payload = vec![n as u8; [4120, 4120, 1448, 1448, 24, 0][len]];
+            if driver.queue_datagram(&mut bus, &headers(port), &payload) == Err(QueueError::Full) {
+                driver.kick(&mut bus);
+                driver.queue_datagram(&mut bus, &headers(port), &payload).unwrap();
+            }
+            expected.push((port, payload));
+            if other && n % 7 == 0 {
+                let mut whole = headers(9).to_vec();
+                whole[16..18].copy_from_slice(&46_u16.to_be_bytes());
+                Ipv4Packet::new_unchecked(&mut whole[14..]).fill_checksum();
+                whole[38..42].copy_from_slice(&[0, 26, 0, 0]);
+                whole.extend([n as u8; 18]);
+                if driver.queue(&mut bus, &whole) == Err(QueueError::Full) {
+                    driver.kick(&mut bus);
+                    driver.queue(&mut bus, &whole).unwrap();
+                }
+                expected.push((9, vec![n as u8; 18]));
+            }
+            if kick {
+                driver.kick(&mut bus);
+            }
+        }
+        driver.kick(&mut bus);
+        prop_assert!(datagrams(&bus) == expected);
+        prop_assert!(driver.all_sent(&mut bus));
+        prop_assert_eq!(bus.em.faults(), nic_emu::Faults::default());
+    }
 }

@@ -275,7 +275,7 @@ fn large_packets_pass_uncut_to_a_sink_that_cuts() {
         rig.sink.offloads = Offloads {
             checksum: true,
             tcp4: true,
-            tcp6: false,
+            ..Offloads::default()
         };
         rig.ram.put(TX_BUFFERS_AT, &frame);
         let mut descriptor = data(
@@ -318,6 +318,49 @@ fn large_packets_pass_uncut_to_a_sink_that_cuts() {
         assert_eq!(verify(&whole, true), payload);
         assert_eq!(rig.read(stat::TSCTC), 1);
         assert_eq!(rig.read(stat::GPTC), 28, "counted as frames on the wire");
+    }
+}
+
+#[test]
+fn a_burst_of_datagrams_passes_uncut_to_a_sink_that_cuts_it_unless_it_is_too_many() {
+    for (count, uncut) in [(2, true), (64, true), (65, false)] {
+        let payload: Vec<u8> = (0..count * 100 - 3).map(|n| (n % 253) as u8).collect();
+        let frame = ip_frame(false, &payload, 0);
+        let mut rig = Rig::started();
+        rig.sink.offloads = Offloads {
+            checksum: true,
+            udp4: true,
+            ..Offloads::default()
+        };
+        rig.ram.put(TX_BUFFERS_AT, &frame);
+        let context = TxContext {
+            payload_len: payload.len() as u32,
+            header_len: 42,
+            mss: 100,
+            segmentation: true,
+            ..context(false)
+        };
+        let options = popts::IXSM | popts::TXSM;
+        let descriptor = data(TX_BUFFERS_AT, frame.len(), LAST | command::TSE, options);
+        let sent = rig.send(&[context.encode(), descriptor]);
+        if !uncut {
+            let parts: Vec<u8> = sent.iter().flat_map(|bytes| verify(bytes, false)).collect();
+            assert_eq!((sent.len(), parts), (count, payload));
+            continue;
+        }
+        let (bytes, offload) = &rig.sink.frames[0];
+        assert_eq!((rig.sink.frames.len(), bytes.len()), (1, frame.len()));
+        let segmentation = Segmentation {
+            kind: SegmentationKind::Udp4,
+            size: 100,
+            header_len: 42,
+        };
+        assert_eq!(offload.segmentation, Some(segmentation));
+        assert_eq!(offload.checksum, Some(ChecksumOffload { start: 34, offset: 6 }));
+        let mut whole = bytes.clone();
+        let sum = !independent_sum(&bytes[34..]);
+        whole[40..42].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(verify(&whole, false), payload);
     }
 }
 

@@ -5,6 +5,10 @@ use super::checksum::Checksum;
 /// Bytes of an IPv4 header without options (RFC 791, section 3.1).
 pub(super) const HEADER_LEN: usize = 20;
 
+/// Where its total length and its checksum lie.
+pub(super) const LENGTH_AT: usize = 2;
+pub(super) const CHECKSUM_AT: usize = 10;
+
 /// Protocol number of UDP (RFC 768).
 pub(super) const UDP: u8 = 17;
 

@@ -189,6 +189,36 @@ impl Station {
         Ok(frame_len)
     }
 
+    /// The headers of datagrams to the server's UDP port for a device that cuts a burst of them by itself: the lengths and
+    /// IPv4's checksum are zero, UDP's checksum holds the sum of its pseudo-header without the length.
+    ///
+    /// # Errors
+    ///
+    /// [`StationError::NotReady`] before the next hop is known.
+    pub fn datagram_headers(&self, dest_port: u16) -> Result<[u8; HEADERS_LEN], StationError> {
+        let mut headers = [0; HEADERS_LEN];
+        self.encapsulate(dest_port, &[], &mut headers)?;
+        let ip = Ipv4 {
+            source: self.config.client,
+            destination: self.config.server,
+            protocol: ipv4::UDP,
+        };
+        let at_udp = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+        let seed = udp::seed(&ip).to_be_bytes();
+        let zeroed = [
+            (ethernet::HEADER_LEN + ipv4::LENGTH_AT, [0, 0]),
+            (ethernet::HEADER_LEN + ipv4::CHECKSUM_AT, [0, 0]),
+            (at_udp + udp::LENGTH_AT, [0, 0]),
+            (at_udp + udp::CHECKSUM_AT, seed),
+        ];
+        for (at, value) in zeroed {
+            if let Some(field) = headers.get_mut(at..at + 2) {
+                field.copy_from_slice(&value);
+            }
+        }
+        Ok(headers)
+    }
+
     /// When [`Station::handle_timeout`] and [`Station::poll_frame`] are to be called; `None` when nothing is awaited.
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {

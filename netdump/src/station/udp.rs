@@ -6,6 +6,10 @@ use super::{
 /// Bytes of a UDP header (RFC 768).
 pub(super) const HEADER_LEN: usize = 8;
 
+/// Where its length and its checksum lie.
+pub(super) const LENGTH_AT: usize = 4;
+pub(super) const CHECKSUM_AT: usize = 6;
+
 /// The ports of a UDP datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Udp {
@@ -48,6 +52,11 @@ impl Udp {
         let [c0, c1] = if sum == 0 { [0xff, 0xff] } else { sum.to_be_bytes() };
         [s0, s1, d0, d1, l0, l1, c0, c1]
     }
+}
+
+/// The sum of the pseudo-header without the length.
+pub(super) fn seed(ip: &Ipv4) -> u16 {
+    !pseudo_header(ip, 0).finish()
 }
 
 fn pseudo_header(ip: &Ipv4, len: u16) -> Checksum {

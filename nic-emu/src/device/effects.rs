@@ -52,6 +52,10 @@ pub struct Offloads {
     pub tcp4: bool,
     /// Segments TCP over IPv6.
     pub tcp6: bool,
+    /// Segments UDP over IPv4: each segment is a datagram of its own.
+    pub udp4: bool,
+    /// Segments UDP over IPv6.
+    pub udp6: bool,
 }
 
 /// One outgoing frame.
@@ -99,6 +103,10 @@ pub enum SegmentationKind {
     Tcp4,
     /// TCP over IPv6.
     Tcp6,
+    /// UDP over IPv4.
+    Udp4,
+    /// UDP over IPv6.
+    Udp6,
 }
 
 /// What the caller should do after an access or an event. Acting late is allowed, and acting without need is harmless.

@@ -3,7 +3,9 @@
 
 use super::effects::{Offloads, SegmentationKind};
 use crate::bits::{index, len16, len32, low16, low32};
-use crate::limits::{ETHERNET_HEADER_LEN, FRAME_LEN_MAX, SEGMENTATION_HEADER_LEN_MAX, SEGMENTS_MAX};
+use crate::limits::{
+    DATAGRAMS_UNCUT_MAX, ETHERNET_HEADER_LEN, FRAME_LEN_MAX, SEGMENTATION_HEADER_LEN_MAX, SEGMENTS_MAX,
+};
 use crate::spec::descriptors::{TxContext, popts};
 
 /// Where a checksum is taken and put.
@@ -131,20 +133,34 @@ impl Plan {
         (count <= SEGMENTS_MAX && longest <= FRAME_LEN_MAX).then_some(count)
     }
 
-    /// What the sink would have to know to cut the packet itself, if it can.
-    pub(super) fn for_sink(&self, offloads: Offloads) -> Option<SegmentationKind> {
-        let ordinary = self.context.tcp
-            && self.options & popts::TXSM != 0
+    /// What the sink would have to know to cut the packet into `count` segments itself, if it can.
+    pub(super) fn for_sink(&self, offloads: Offloads, count: usize) -> Option<SegmentationKind> {
+        let at = if self.context.tcp {
+            TCP_CHECKSUM_AT
+        } else {
+            UDP_CHECKSUM_AT
+        };
+        let ordinary = self.options & popts::TXSM != 0
             && self.context.l4_end == 0
-            && self.context.l4_offset.checked_sub(self.context.l4_start) == Some(TCP_CHECKSUM_AT);
-        match self.context.ipv4 {
-            true if ordinary && offloads.tcp4 => Some(SegmentationKind::Tcp4),
-            false if ordinary && offloads.tcp6 => Some(SegmentationKind::Tcp6),
-            _ => None,
-        }
+            && self.context.l4_offset.checked_sub(self.context.l4_start) == Some(at)
+            // Behind a UDP header comes the payload; what else a driver counts as header would be cut, not repeated.
+            && (self.context.tcp || self.context.header_len == self.context.l4_start.saturating_add(UDP_HEADER_LEN));
+        let (kind, offered) = match (self.context.tcp, self.context.ipv4) {
+            (true, true) => (SegmentationKind::Tcp4, offloads.tcp4),
+            (true, false) => (SegmentationKind::Tcp6, offloads.tcp6),
+            (false, true) => (SegmentationKind::Udp4, offloads.udp4),
+            (false, false) => (SegmentationKind::Udp6, offloads.udp6),
+        };
+        let few = self.context.tcp || count <= DATAGRAMS_UNCUT_MAX;
+        (count > 1 && ordinary && offered && few).then_some(kind)
     }
 
-    /// Where the TCP checksum of an uncut packet starts.
+    /// Where the checksum lies behind the start of the TCP or UDP header.
+    pub(super) fn checksum_offset(&self) -> u16 {
+        u16::from(self.context.l4_offset.saturating_sub(self.context.l4_start))
+    }
+
+    /// Where the TCP or UDP checksum of an uncut packet starts.
     pub(super) fn l4_start(&self) -> usize {
         usize::from(self.context.l4_start) + self.shift
     }
@@ -248,6 +264,10 @@ fn put16(bytes: &mut [u8], at: usize, value: u16) {
 
 /// Offset of the checksum in a TCP header.
 const TCP_CHECKSUM_AT: u8 = 16;
+
+/// Offset of the checksum in a UDP header, and the header's length (RFC 768).
+const UDP_CHECKSUM_AT: u8 = 6;
+const UDP_HEADER_LEN: u8 = 8;
 
 /// Flags that only the last segment keeps (RFC 9293, 3.1).
 const FIN_AND_PSH: u8 = 0x09;

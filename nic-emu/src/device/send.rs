@@ -67,13 +67,13 @@ impl Transmitter {
         stats::add(path.registers, stat::TSCTC, 1);
         stats::transmitted(path.registers, to, full.max(FRAME_LEN_MIN), len32(count - 1));
         stats::transmitted(path.registers, to, last.max(FRAME_LEN_MIN), 1);
-        match plan.for_sink(path.exit.offloads()) {
-            Some(kind) if count > 1 => {
+        match plan.for_sink(path.exit.offloads(), count) {
+            Some(kind) => {
                 plan.prepare_for_sink(self.arena.get_mut(self.start..self.end)?, payload_len);
                 let (size, header_len) = (len16(plan.mss()), len16(plan.header_len()));
                 let checksum = ChecksumOffload {
                     start: len16(plan.l4_start()),
-                    offset: TCP_CHECKSUM_AT,
+                    offset: plan.checksum_offset(),
                 };
                 let segmentation = Segmentation { kind, size, header_len };
                 let offload = Offload {
@@ -86,7 +86,7 @@ impl Transmitter {
                     offload,
                 });
             }
-            _ => self.cut(path, &plan)?,
+            None => self.cut(path, &plan)?,
         }
         Some(())
     }
@@ -213,6 +213,3 @@ const EMPTY_FRAME: TxFrame<'static> = TxFrame {
 
 /// A batch of segments, and behind it the longest one.
 const SEGMENTS_LEN: usize = BYTES_PER_SEND + FRAME_LEN_MAX + VLAN_LEN + FRAME_LEN_MIN;
-
-/// Offset of the checksum in a TCP header.
-const TCP_CHECKSUM_AT: u16 = 16;

@@ -8,9 +8,12 @@
 //!              └──────────────────┴───────────────────┘
 //! ```
 //!
+//! [`Polled::queue_datagram`] lets datagrams that follow each other leave as one packet that the device cuts.
+//!
 //! Window: 128 transmit descriptors, 64 receive descriptors, a ring of 256 KiB for outgoing bytes, 64 receive buffers
-//! of 2 KiB. A frame lies contiguous in the ring and takes one descriptor; a received frame may take several buffers.
+//! of 2 KiB. A frame lies contiguous in the ring and takes one descriptor, a burst of datagrams two; a received frame may take several buffers.
 
+mod burst;
 mod error;
 
 use core::fmt;
@@ -20,6 +23,7 @@ use crate::limits::ETHERNET_HEADER_LEN;
 use crate::spec::descriptors::{DESCRIPTOR_LEN, RxWriteback, STATUS_DD, TxDescriptor, command, rx_status};
 use crate::spec::registers as reg;
 
+pub use burst::{DATAGRAM_HEADERS_LEN, DatagramHeaders};
 pub use error::{PolledError, QueueError};
 
 /// The way to one device and to the memory it reads and writes.
@@ -57,6 +61,7 @@ pub struct Polled {
     gpa: u64,
     tx: Tx,
     rx: Rx,
+    burst: Option<burst::Burst>,
 }
 
 impl fmt::Debug for Polled {
@@ -120,6 +125,7 @@ impl Polled {
                 bad: false,
                 frame: [0; REASSEMBLY_LEN],
             },
+            burst: None,
         };
         polled.start_transmit(bus);
         polled.start_receive(bus);
@@ -131,13 +137,8 @@ impl Polled {
         if !(ETHERNET_HEADER_LEN..=FRAME_LEN_MAX).contains(&frame.len()) {
             return Err(QueueError::BadLength { len_bytes: frame.len() });
         }
-        let at = match self.tx.place(frame.len()) {
-            Some(at) => at,
-            None => {
-                self.reclaim(bus);
-                self.tx.place(frame.len()).ok_or(QueueError::Full)?
-            }
-        };
+        self.close_burst(bus);
+        let at = self.place(bus, frame.len(), 1)?;
         let address = self.gpa + TX_BYTES_AT + u64::from(at);
         bus.write_memory(address, frame);
         let commands = command::EOP | command::IFCS | command::RS;
@@ -149,6 +150,7 @@ impl Polled {
 
     /// Tells the device of everything queued since the last kick: one write of TDT, or none if there is nothing new.
     pub fn kick(&mut self, bus: &mut impl Bus) {
+        self.close_burst(bus);
         if self.tx.told != self.tx.next {
             self.tx.told = self.tx.next;
             bus.write_register(reg::TDT, len32(self.tx.next));
@@ -158,7 +160,7 @@ impl Polled {
     /// Has the device finished with every frame that was queued?
     pub fn all_sent(&mut self, bus: &mut impl Bus) -> bool {
         self.reclaim(bus);
-        self.tx.oldest == self.tx.next
+        self.burst.is_none() && self.tx.oldest == self.tx.next
     }
 
     /// Hands every received frame (without CRC) to `deliver` and gives the buffers back with one write of RDT. Looks at
@@ -195,6 +197,7 @@ impl Polled {
 
     /// Stops the device: nothing is received or sent any more, and it no longer uses the window.
     pub fn stop(&mut self, bus: &mut impl Bus) {
+        self.burst = None;
         bus.write_register(reg::IMC, u32::MAX);
         bus.write_register(reg::RCTL, 0);
         bus.write_register(reg::TCTL, 0);
@@ -239,6 +242,15 @@ impl Polled {
         bus.write_register(reg::RDT, len32(RX_RING - 1));
     }
 
+    /// Where `len` contiguous bytes and so many descriptors are free, once what the device has finished is taken back.
+    fn place(&mut self, bus: &mut impl Bus, len: usize, descriptors: usize) -> Result<u32, QueueError> {
+        if let Some(at) = self.tx.place(len, descriptors) {
+            return Ok(at);
+        }
+        self.reclaim(bus);
+        self.tx.place(len, descriptors).ok_or(QueueError::Full)
+    }
+
     /// Takes back every descriptor, oldest first, that the device has finished.
     fn reclaim(&mut self, bus: &mut impl Bus) {
         while self.tx.oldest != self.tx.told {
@@ -261,10 +273,12 @@ impl Polled {
 }
 
 impl Tx {
-    /// Where `len` contiguous bytes are free, if a descriptor is free too.
-    fn place(&mut self, len: usize) -> Option<u32> {
+    /// Where `len` contiguous bytes are free, if so many descriptors are free too.
+    fn place(&mut self, len: usize, descriptors: usize) -> Option<u32> {
         let len = len32(len);
-        if (self.next + 1) % TX_RING == self.oldest {
+        // One stays free, so that head == tail never means "full".
+        let used = (self.next + TX_RING - self.oldest) % TX_RING;
+        if used + descriptors >= TX_RING {
             return None;
         }
         if self.next == self.oldest {
@@ -278,6 +292,15 @@ impl Tx {
             return (len < self.ring_start).then_some(0);
         }
         (self.ring_end + len < self.ring_start).then_some(self.ring_end)
+    }
+
+    /// Whether what lies at `at` and ends the ring at `end` can become longer where it is.
+    fn can_grow(&self, at: u32, end: u32, len: u32) -> bool {
+        if at >= self.ring_start {
+            end + len <= TX_BYTES
+        } else {
+            end + len < self.ring_start
+        }
     }
 
     fn take(&mut self, end: u32) {
