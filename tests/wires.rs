@@ -4,6 +4,8 @@
 //! Needs root (network namespaces) and, for passt, the testbed that `cargo xtask testbed` makes (`COREFERRY_TESTBED`).
 //! Without them a test says so and passes, except in CI, where it fails.
 
+#[path = "wires/captured.rs"]
+mod captured;
 mod common;
 #[path = "wires/network.rs"]
 mod network;
@@ -11,6 +13,8 @@ mod network;
 mod passt;
 #[path = "wires/source.rs"]
 mod source;
+#[path = "wires/testbed.rs"]
+mod testbed;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -23,7 +27,7 @@ use vmcore::CoreferryNote;
 use vmm_agent::dump::{
     ClientAddress, ClientNetwork, CoreFile, DumpJob, DumpOutcome, Patience, Progress, Target, ferry_with,
 };
-use vmm_agent::net::WireSpec;
+use vmm_agent::net::{Capture, Instruments, WireSpec};
 
 /// The dump port's address; for passt also that of the host it runs on.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
@@ -79,6 +83,7 @@ fn dump(network: &Network, machine: &FakeMachine, change: impl FnOnce(&mut DumpP
         client: client_network(),
         receiver: RECEIVER,
         spool: None,
+        instruments: Instruments::default(),
     };
     change(&mut plan);
     let note = note("wires");
@@ -88,7 +93,7 @@ fn dump(network: &Network, machine: &FakeMachine, change: impl FnOnce(&mut DumpP
         source: machine,
         note: &note,
         targets: &targets,
-        open_wire: &plan.wire.opener(),
+        open_wire: &|| Ok(plan.instruments.around(plan.wire.open()?)),
         network: plan.client,
         spool: plan.spool,
         deadline: None,
@@ -103,6 +108,7 @@ struct DumpPlan {
     client: ClientNetwork,
     receiver: Ipv4Addr,
     spool: Option<std::path::PathBuf>,
+    instruments: Instruments,
 }
 
 /// `coreferry serve` in the receiver's namespace, open for the client's network.
@@ -166,6 +172,46 @@ fn a_dump_by_tap_reaches_a_receiver_behind_a_gateway() {
         matches!(&outcome, DumpOutcome::Received { failures, .. } if failures.is_empty()),
         "{outcome}"
     );
+    assert_core_is_whole(dir.path(), &machine, "10.9.0.2:20024");
+}
+
+#[test]
+fn tcpdump_reads_what_a_dump_by_tap_wrote_down() {
+    if !root_or_skip() {
+        return;
+    }
+    let Some(program) = captured::find() else {
+        return skip("no tcpdump in the testbed (cargo xtask testbed)");
+    };
+    let network = Network::make("pcap", AgentSide::TapOnBridge);
+    let dir = tempfile::tempdir().expect("a directory");
+    let _receiver = start_receiver(&network, dir.path(), "10.9.0.0/24");
+    let machine = FakeMachine::of_len(1 << 20);
+    let file = dir.path().join("dump.pcapng");
+    let outcome = dump(&network, &machine, |plan| {
+        plan.instruments.capture = Some(Capture::create(&file, 128).expect("a capture"));
+    });
+    assert!(matches!(&outcome, DumpOutcome::Received { .. }), "{outcome}");
+    captured::assert_is_a_dump(&program, &file);
+}
+
+#[test]
+fn a_dump_survives_a_wire_that_loses_doubles_reorders_and_damages_frames() {
+    if !root_or_skip() {
+        return;
+    }
+    let network = Network::make("faults", AgentSide::TapOnBridge);
+    let dir = tempfile::tempdir().expect("a directory");
+    let _receiver = start_receiver(&network, dir.path(), "10.9.0.0/24");
+    let machine = FakeMachine::of_len(MEMORY_LEN / 4);
+    let plan = "seed=5,loss=0.5%,duplicate=1%,reorder=1%,corrupt=0.5%";
+    let outcome = dump(&network, &machine, |dump| {
+        dump.instruments.faults = Some(plan.parse().expect("a plan"));
+    });
+    let DumpOutcome::Received { stats, .. } = &outcome else {
+        panic!("{outcome}");
+    };
+    assert!(stats.retransmitted_packets > 0, "{stats:?}");
     assert_core_is_whole(dir.path(), &machine, "10.9.0.2:20024");
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use vmm_agent::agent::policy::{CrashAction, OnCrash, RestartLimit};
 use vmm_agent::boot::KernelImage;
 use vmm_agent::dump::{ClientNetwork, Target};
-use vmm_agent::net::WireSpec;
+use vmm_agent::net::{Instruments, WireSpec};
 use vmm_agent::{Agent, AgentConfig, AgentEvent};
 
 use crate::Size;
@@ -134,6 +134,7 @@ fn machine(
         open_console: Box::new(move || Box::new(console.clone())),
         targets: vec![target],
         wire: WireSpec::User,
+        instruments: Instruments::default(),
         network: ClientNetwork::for_user_wire("bench"),
         spool: None,
         dump_deadline: None,

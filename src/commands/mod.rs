@@ -19,7 +19,7 @@ pub(crate) enum Command {
     /// Show the whole road once: a guest panics, its core arrives and is proved.
     Demo(demo::Args),
     /// Run a guest whose memory is saved when it crashes.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// List, inspect, dump and stop the machines on this host.
     Vms(vms::Args),
     /// Receive dumps, store and prove them, and serve the API.
@@ -50,7 +50,7 @@ impl Command {
     pub(crate) fn run(self, parser: clap::Command) -> Outcome {
         match self {
             Self::Demo(args) => demo::run(&args),
-            Self::Run(args) => run::run(args),
+            Self::Run(args) => run::run(*args),
             Self::Vms(args) => vms::run(args),
             Self::Serve(args) => serve::run(args),
             Self::Cores(args) => cores::run(args),

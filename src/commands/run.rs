@@ -14,7 +14,8 @@ use vmm_agent::devices::guest::{DevicesConfig, NetConfig, NetSpec};
 use vmm_agent::dump::{ClientAddress, ClientNetwork, Target, mac_for_vm};
 use vmm_agent::incarnation::BootError;
 use vmm_agent::limits::{MEM_MIB_MAX, VCPUS_MAX};
-use vmm_agent::net::WireSpec;
+use vmm_agent::net::limits::{CAPTURE_SNAP_LEN, CAPTURE_SNAP_LEN_MAX};
+use vmm_agent::net::{Capture, FaultPlan, Instruments, WireSpec};
 use vmm_agent::{Agent, AgentConfig, AgentEvent, CoreFate, RunEnd};
 
 use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
@@ -90,6 +91,17 @@ pub(crate) struct Args {
     /// Take "Kernel panic - not syncing" (FreeBSD: "panic: ") on the serial console for a crash.
     #[arg(long)]
     panic_console: bool,
+    /// Write down what crosses the dump port's wire (interface `dump`) and the guest's network devices (`net0`, …) as a
+    /// pcapng file for tcpdump and Wireshark, at most 1 GiB. Frames hold the guest's memory: only this user may read it.
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Bytes of each frame that --pcap keeps; the default is all headers and little else.
+    #[arg(long, value_name = "N", default_value_t = CAPTURE_SNAP_LEN, requires = "pcap",
+          value_parser = clap::value_parser!(u32).range(64..=i64::from(CAPTURE_SNAP_LEN_MAX)))]
+    pcap_snaplen: u32,
+    /// For developers: frames of the dump port's wire are lost, doubled, …, such as seed=7,loss=1%,delay=5ms.
+    #[arg(long, value_name = "FAULTS", hide = true)]
+    dump_faults: Option<FaultPlan>,
     /// Socket of this machine's API.
     #[arg(long, value_name = "SOCKET")]
     api: Option<PathBuf>,
@@ -157,7 +169,12 @@ pub(crate) fn run(args: Args) -> Outcome {
 impl Args {
     fn into_config(self) -> Result<AgentConfig, Failure> {
         let network = self.network()?;
-        let devices = self.devices()?;
+        let capture = self
+            .pcap
+            .as_deref()
+            .map(|file| Capture::create(file, self.pcap_snaplen));
+        let capture = capture.transpose().or_exit(Exit::Failed)?;
+        let devices = self.devices(capture.clone())?;
         check_wire(&self.dump_net)?;
         if let Some(spool) = &self.spool {
             make_spool(spool)?;
@@ -174,6 +191,10 @@ impl Args {
             panic_console: self.panic_console,
             open_console: Box::new(|| Box::new(std::io::stdout())),
             wire: self.dump_net,
+            instruments: Instruments {
+                capture,
+                faults: self.dump_faults,
+            },
             network,
             spool: self.spool,
             dump_deadline: self.dump_deadline,
@@ -183,7 +204,7 @@ impl Args {
         })
     }
 
-    fn devices(&self) -> Result<DevicesConfig, Failure> {
+    fn devices(&self, capture: Option<Capture>) -> Result<DevicesConfig, Failure> {
         let is_tap = matches!(self.dump_net, WireSpec::Tap(_));
         if let Some(both) = self.net.iter().find(|net| is_tap && net.wire == self.dump_net) {
             let sentence = format!(
@@ -202,6 +223,7 @@ impl Args {
         Ok(DevicesConfig {
             nets: self.net.iter().enumerate().map(net).collect(),
             disks: self.disk.clone(),
+            capture,
         })
     }
 

@@ -1,19 +1,16 @@
 //! passt(1) from the testbed, in the agent's namespace.
 
-use std::env;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::{Daemon, wait_for};
 use crate::network::Network;
+use crate::testbed;
 
 /// The program of the testbed, if it is there.
 pub(crate) fn find() -> Option<PathBuf> {
-    let cache = env::var_os("COREFERRY_CACHE").map_or_else(|| PathBuf::from("target/cache"), PathBuf::from);
-    let testbed = env::var_os("COREFERRY_TESTBED").map_or_else(|| cache.join("testbed"), PathBuf::from);
-    let places = ["bin/passt", "pkgs/usr/bin/passt"].map(|place| testbed.join(place));
-    places.into_iter().find(|program| program.is_file())
+    testbed::program("passt")
 }
 
 /// A running passt; ends when this is dropped.

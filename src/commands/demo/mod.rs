@@ -19,7 +19,7 @@ use vmm_agent::boot::KernelImage;
 use vmm_agent::devices::guest::DevicesConfig;
 use vmm_agent::dump::{ClientNetwork, DumpOutcome, Target};
 use vmm_agent::limits::MEM_MIB_MAX;
-use vmm_agent::net::WireSpec;
+use vmm_agent::net::{Instruments, WireSpec};
 use vmm_agent::{Agent, AgentConfig, AgentEvent};
 
 use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
@@ -133,6 +133,7 @@ fn machine(args: &Args, receiver: SocketAddrV4, events: mpsc::Sender<AgentEvent>
         open_console: Box::new(|| Box::new(console::Indented::default())),
         targets: vec![Target::from(receiver)],
         wire: WireSpec::User,
+        instruments: Instruments::default(),
         network: ClientNetwork::for_user_wire(NAME),
         spool: None,
         dump_deadline: None,

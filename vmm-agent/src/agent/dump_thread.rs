@@ -65,7 +65,7 @@ impl DumpWork {
             source: &guest,
             note: &note,
             targets: &config.targets,
-            open_wire: &config.wire.opener(),
+            open_wire: &|| Ok(config.instruments.around(config.wire.open()?)),
             network: config.network,
             spool: config.spool.clone(),
             deadline: self.deadline,

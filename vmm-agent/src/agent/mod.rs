@@ -43,7 +43,7 @@ use crate::devices::guest::DevicesConfig;
 use crate::dump::{ClientNetwork, DumpOutcome, Target};
 use crate::incarnation::BootError;
 use crate::memory::GuestMemory;
-use crate::net::WireSpec;
+use crate::net::{Instruments, WireSpec};
 use dumps::Dumps;
 use policy::{OnCrash, RestartLimit, Verdict};
 use supervisor::{Input, Supervisor};
@@ -78,6 +78,8 @@ pub struct AgentConfig {
     pub targets: Vec<Target>,
     /// The dump port's wire.
     pub wire: WireSpec,
+    /// What is put around that wire.
+    pub instruments: Instruments,
     /// Who the dump port is on that wire.
     pub network: ClientNetwork,
     /// Where a core goes that no receiver takes.

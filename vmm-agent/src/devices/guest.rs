@@ -18,15 +18,17 @@ use super::virtio::queue::Broken;
 use super::virtio::{VirtioDevice, VirtioPci};
 use super::worker::{Waker, Workers};
 use crate::memory::GuestMemory;
-use crate::net::{Wire, WireError, WireSpec, WireSpecError};
+use crate::net::{Capture, Wire, WireError, WireSpec, WireSpecError};
 
 /// The devices of a guest, beside those that every guest has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct DevicesConfig {
     /// Its network devices, in the order of their slots.
     pub nets: Vec<NetConfig>,
     /// Its disks, raw images, likewise.
     pub disks: Vec<PathBuf>,
+    /// Where what crosses the network devices' wires is written down.
+    pub capture: Option<Capture>,
 }
 
 /// A network device.
@@ -144,7 +146,10 @@ pub fn attach(
     board.add_virtio("balloon", Box::new(Balloon::new()))?;
     for (index, net) in config.nets.iter().enumerate() {
         let name = format!("net{index}");
-        let wire = open_wire(&net.wire)?;
+        let mut wire = open_wire(&net.wire)?;
+        if let Some(capture) = &config.capture {
+            wire = capture.around(wire, &name);
+        }
         match net.model {
             NetModel::Virtio => board.add_virtio(&name, Box::new(Net::new(wire, net.mac)))?,
             NetModel::Em => board.add_em(&name, wire, net.mac)?,
@@ -311,6 +316,7 @@ mod tests {
         let config = DevicesConfig {
             nets: vec![net(NetModel::Em), net(NetModel::Virtio)],
             disks: vec![image.path().to_owned()],
+            capture: None,
         };
         let mut workers = attach(&config, &memory, &mut pci, &interrupts).unwrap();
         let mut pci = Arc::new(Mutex::new(pci));
@@ -340,7 +346,10 @@ mod tests {
         let memory = Arc::new(GuestMemory::create(8).unwrap());
         let interrupts: Arc<dyn Interrupts> = Arc::new(Recorder::default());
         let attach_disks = |disks: Vec<PathBuf>| {
-            let config = DevicesConfig { nets: vec![], disks };
+            let config = DevicesConfig {
+                disks,
+                ..DevicesConfig::default()
+            };
             attach(&config, &memory, &mut PciRoot::new().unwrap(), &interrupts)
                 .unwrap_err()
                 .to_string()

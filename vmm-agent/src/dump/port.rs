@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use nic_emu::device::{Actions, Dma, DmaError, Em, EmConfig, FrameSink, Offloads, TxFrame};
-use nic_emu::polled::{self, Bus, Polled, PolledError, QueueError, Window};
+use nic_emu::polled::{self, Bus, DatagramHeaders, Polled, PolledError, QueueError, Window};
 
 use super::limits::{PORT_LINK_WAIT, PORT_WINDOW_GPA};
 use crate::net::limits::RECEIVE_BATCH;
@@ -64,6 +64,19 @@ impl DumpPort {
             if let Err(error) = self.driver.queue(&mut self.hardware, frame) {
                 tracing::debug!("dump port: {error}");
             }
+        }
+    }
+
+    /// Puts a UDP datagram into the transmit ring, as [`DumpPort::queue`] does a frame. Datagrams of one length that follow
+    /// each other become one packet, which the device, or a wire that can, cuts again.
+    pub fn queue_datagram(&mut self, headers: &DatagramHeaders, payload: &[u8]) {
+        let mut outcome = self.driver.queue_datagram(&mut self.hardware, headers, payload);
+        if outcome == Err(QueueError::Full) {
+            self.flush();
+            outcome = self.driver.queue_datagram(&mut self.hardware, headers, payload);
+        }
+        if let Err(error) = outcome {
+            tracing::debug!("dump port: {error}");
         }
     }
 

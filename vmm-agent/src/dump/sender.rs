@@ -250,8 +250,8 @@ impl Conversation<'_, '_> {
                 self.target.address.port()
             };
             let payload = self.payload.get(..transmit.len).unwrap_or_default();
-            let len = self.station.encapsulate(to_port, payload, &mut self.frame)?;
-            self.port.queue(self.frame.get(..len).unwrap_or_default());
+            self.port
+                .queue_datagram(&self.station.datagram_headers(to_port)?, payload);
         }
         Ok(())
     }

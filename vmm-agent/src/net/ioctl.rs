@@ -41,6 +41,19 @@ pub(super) fn set_vnet_header_len(tun: BorrowedFd<'_>, len_bytes: i32) -> io::Re
     Ok(value)
 }
 
+/// Offloads of UDP segmentation, which came with Linux 6.2: the checksum that they need, IPv4 and IPv6 (linux/if_tun.h).
+const TUN_F_CSUM: libc::c_ulong = 0x01;
+const TUN_F_USO4: libc::c_ulong = 0x20;
+const TUN_F_USO6: libc::c_ulong = 0x40;
+
+/// Whether the kernel knows UDP segmentation. A kernel that can be told to hand us uncut UDP also takes it from us; an older
+/// one refuses flags that it does not know.
+pub(super) fn offers_udp_segmentation(tun: BorrowedFd<'_>) -> bool {
+    let flags = TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6;
+    // SAFETY: `tun` is open for the whole call; TUNSETOFFLOAD takes its flags by value.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD, flags) }).is_ok()
+}
+
 /// Tells the kernel that frames to us must be whole: no large segments, checksums filled in.
 pub(super) fn disable_offloads(tun: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: `tun` is open for the whole call; TUNSETOFFLOAD takes its flags by value.

@@ -44,3 +44,29 @@ pub const STREAM_BACKLOG_LEN_MAX: usize = 256 << 10;
 /// The longest frame in bytes that the peer of a stream wire may announce: passt's MTU of 65 520 and a VLAN header; a
 /// larger length means that the stream is out of step.
 pub const STREAM_FRAME_LEN_MAX: usize = 65_535 + 18;
+
+/// Bytes of a capture that wait for its file: what a disk that stalls for a moment costs in memory. More is counted, not kept.
+pub const CAPTURE_QUEUE_LEN_MAX: usize = 4 << 20;
+
+/// Bytes of a capture file: a forgotten one must not fill a disk. With the default snap length it is about eight million
+/// frames.
+pub const CAPTURE_FILE_LEN_MAX: u64 = 1 << 30;
+
+/// Bytes of each frame that a capture keeps where nobody says otherwise: all headers, and little of a guest's memory.
+pub const CAPTURE_SNAP_LEN: u32 = 128;
+
+/// The most that it may keep: the longest frame that is handed over uncut, 64 KiB and its headers, with room.
+pub const CAPTURE_SNAP_LEN_MAX: u32 = 262_144;
+
+/// Interfaces in one capture: the dump port's, and more network devices than a guest has slots for.
+pub const CAPTURE_INTERFACES_MAX: usize = 64;
+
+/// Frames that the fault injector holds back, in each direction: at a delay of a second still a thousand frames a second.
+pub const FAULT_HELD_MAX: usize = 1024;
+
+/// How much later a frame goes that is to come after others, in microseconds: several frames of any wire, and far below
+/// the time after which a sender repeats.
+pub const FAULT_REORDER_US: u64 = 2_000;
+
+/// The longest delay that the fault injector may be asked for, in milliseconds: beyond it a stock sender gives up anyway.
+pub const FAULT_DELAY_MS_MAX: u64 = 10_000;

@@ -7,14 +7,19 @@
 //! | [`user`] | none | answers ARP for a virtual gateway, relays UDP flows to sockets of the host |
 //! | [`tap`] | an existing TAP that the user may open | frames on a bridge or a routed interface of the host |
 //! | [`stream`] | a unix socket | length-prefixed frames, as passt(1) and QEMU's `-netdev stream` speak |
+//!
+//! Around any of them: [`capture`] writes down what crosses, [`fault`] does to frames what a bad network does.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nic_emu::device::FrameSink;
 
+pub mod capture;
+pub mod fault;
 pub mod frame;
 pub mod framing;
+pub mod instruments;
 mod ioctl;
 pub mod limits;
 pub mod spec;
@@ -23,6 +28,9 @@ pub mod tap;
 pub mod user;
 mod wait;
 
+pub use capture::Capture;
+pub use fault::FaultPlan;
+pub use instruments::Instruments;
 pub use spec::{WireSpec, WireSpecError};
 pub use stream::StreamWire;
 pub use tap::TapWire;

@@ -25,6 +25,8 @@ const VNET_NEEDS_CSUM: u8 = 1;
 /// To be cut as TCP over IPv4 and IPv6 (`VIRTIO_NET_HDR_GSO_*`).
 const VNET_GSO_TCPV4: u8 = 1;
 const VNET_GSO_TCPV6: u8 = 4;
+/// To be cut as UDP datagrams over IPv4 or IPv6.
+const VNET_GSO_UDP_L4: u8 = 5;
 
 /// A queue of a TAP interface.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct TapWire {
     interface: String,
     tun: File,
     mtu: u16,
+    /// The kernel cuts UDP, too (Linux 6.2).
+    cuts_udp: bool,
     buffer: Box<[u8]>,
     /// How long a frame waits for room in the interface's queue.
     send_wait: Duration,
@@ -68,11 +72,13 @@ impl TapWire {
             }
             Err(error) => return Err(fail(format!("cannot set the vnet header to {wanted} bytes: {error}"))),
         }
+        let cuts_udp = ioctl::offers_udp_segmentation(tun.as_fd());
         ioctl::disable_offloads(tun.as_fd()).map_err(|error| fail(format!("cannot switch offloads off: {error}")))?;
         Ok(Self {
             interface: interface.to_owned(),
             tun,
             mtu,
+            cuts_udp,
             buffer: vec![0; VNET_HEADER_LEN + FRAME_LEN_MAX].into_boxed_slice(),
             send_wait: Duration::from_millis(SEND_WAIT_MS.into()),
             dropped_frames: 0,
@@ -86,6 +92,18 @@ impl TapWire {
     pub fn without_waiting(mut self) -> Self {
         self.send_wait = Duration::ZERO;
         self
+    }
+
+    /// As on a kernel that cuts no UDP: the device does it.
+    #[must_use]
+    pub fn without_udp_segmentation(mut self) -> Self {
+        self.cuts_udp = false;
+        self
+    }
+
+    /// Frames that the kernel did not take.
+    pub fn dropped_frames(&self) -> u64 {
+        self.dropped_frames
     }
 
     fn check_lost(&self) -> Result<(), WireError> {
@@ -151,6 +169,7 @@ fn vnet_header(offload: Offload) -> [u8; VNET_HEADER_LEN] {
     let kind = offload.segmentation.map_or(0, |segmentation| match segmentation.kind {
         SegmentationKind::Tcp4 => VNET_GSO_TCPV4,
         SegmentationKind::Tcp6 => VNET_GSO_TCPV6,
+        SegmentationKind::Udp4 | SegmentationKind::Udp6 => VNET_GSO_UDP_L4,
     });
     put(0, u16::from_le_bytes([flags, kind]));
     if let Some(segmentation) = offload.segmentation {
@@ -204,6 +223,8 @@ impl FrameSink for TapWire {
             checksum: true,
             tcp4: true,
             tcp6: true,
+            udp4: self.cuts_udp,
+            udp6: self.cuts_udp,
         }
     }
 

@@ -18,6 +18,7 @@ const PACKAGES: &[&str] = &[
     "python3",
     "python3-pip",
     "qemu-system-x86",
+    "tcpdump",
     "xz-utils",
 ];
 
@@ -37,6 +38,7 @@ const SHIMS: &[(&str, &str, &str, &str)] = &[
     ("python3", "usr/bin/python3.11", "", PYTHON),
     ("drgn", "usr/bin/python3.11", "-m drgn", PYTHON),
     ("qemu-system-x86_64", "usr/bin/qemu-system-x86_64", QEMU_DATA, QEMU),
+    ("tcpdump", "usr/bin/tcpdump", "", ""),
     ("xz", "usr/bin/xz", "", ""),
 ];
 

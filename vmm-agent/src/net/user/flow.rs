@@ -15,6 +15,7 @@ use nix::sys::socket::{
 use rustix::event::epoll;
 
 use super::UserConfig;
+use super::train::Train;
 use crate::net::frame::Mac;
 use crate::net::limits::{FRAME_LEN_MAX, RECEIVE_BATCH, SOCKET_BUFFER_LEN};
 use crate::net::wait::wait_for;
@@ -91,15 +92,12 @@ impl Flow {
         }
     }
 
-    /// Sends payloads of `segment_len` bytes each (the last may be shorter), in one call where the kernel can.
-    pub(super) fn send(
-        &mut self,
-        to: SocketAddrV4,
-        payloads: &[IoSlice<'_>],
-        segment_len: usize,
-    ) -> Result<(), Refusal> {
+    /// Sends a train, in one call where the kernel can.
+    pub(super) fn send(&mut self, train: &Train<'_>) -> Result<(), Refusal> {
+        let to = train.to;
+        let payloads = train.datagrams();
         if self.gso && payloads.len() > 1 {
-            match self.send_train(to, payloads, segment_len) {
+            match self.send_train(to, train.parts(), train.segment_len()) {
                 Ok(()) => return Ok(()),
                 // No checksum offload on that device, segments above the route's MTU, or an old kernel: one by one.
                 Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::ENOPROTOOPT | Errno::EOPNOTSUPP) => {
@@ -108,7 +106,7 @@ impl Flow {
                 Err(errno) => return self.explain(to, errno),
             }
         }
-        self.send_each(to, payloads).or_else(|errno| self.explain(to, errno))
+        self.send_each(to, &payloads).or_else(|errno| self.explain(to, errno))
     }
 
     fn send_train(&self, to: SocketAddrV4, payloads: &[IoSlice<'_>], segment_len: usize) -> Result<(), Errno> {

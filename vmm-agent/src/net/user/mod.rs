@@ -12,7 +12,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -24,15 +23,15 @@ use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::epoll;
 
 use super::frame::{self, BROADCAST, Content, Mac};
-use super::limits::{
-    GSO_BYTES_MAX, GSO_SEGMENTS_MAX, MTU_ETHERNET, MTU_JUMBO, MTU_MIN, MTU_ONE_PAGE, SEND_WAIT_MS, USER_FLOWS_MAX,
-};
+use super::limits::{MTU_ETHERNET, MTU_JUMBO, MTU_MIN, MTU_ONE_PAGE, SEND_WAIT_MS, USER_FLOWS_MAX};
 use super::wait::wait_for;
 use super::{Wire, WireError};
 
 mod flow;
+mod train;
 
 use flow::{Flow, ReceiveBuffers};
+use train::{Part, Train};
 
 /// The address of everything that is not the client: locally administered (IEEE 802, bit 1 of the first byte).
 pub const WIRE_MAC: Mac = [0x02, 0x63, 0x66, 0x77, 0x00, 0x01];
@@ -103,15 +102,6 @@ pub struct UserWire {
     moved_flows: u64,
     /// What was wrong last, and towards whom.
     hint: Option<(Ipv4Addr, String)>,
-}
-
-/// Datagrams of one flow to one destination that leave in one call.
-struct Train<'a> {
-    flow: usize,
-    to: SocketAddrV4,
-    segment_len: usize,
-    total_len: usize,
-    payloads: Vec<IoSlice<'a>>,
 }
 
 impl UserWire {
@@ -236,7 +226,7 @@ impl UserWire {
 
     fn send_train(&mut self, train: &Train<'_>) {
         if let Some(flow) = self.flows.get_mut(train.flow)
-            && let Err((destination, why)) = flow.send(train.to, &train.payloads, train.segment_len)
+            && let Err((destination, why)) = flow.send(train)
         {
             self.hint = Some((destination, why));
         }
@@ -286,29 +276,14 @@ fn probe(to: SocketAddrV4) -> std::io::Result<(Ipv4Addr, u16)> {
     ))
 }
 
-impl<'a> Train<'a> {
-    /// Adds a payload if it may leave in the same call: same flow and destination, and all of one length, of which only
-    /// the last may be shorter (udp(7), `UDP_SEGMENT`).
-    fn push(&mut self, flow: usize, to: SocketAddrV4, payload: &'a [u8]) -> bool {
-        let last_len = self.payloads.last().map_or(0, |last| last.len());
-        let fits = self.flow == flow
-            && self.to == to
-            && last_len == self.segment_len
-            && payload.len() <= self.segment_len
-            && !payload.is_empty()
-            && self.payloads.len() < GSO_SEGMENTS_MAX
-            && self.total_len + payload.len() <= GSO_BYTES_MAX;
-        if fits {
-            self.payloads.push(IoSlice::new(payload));
-            self.total_len += payload.len();
-        }
-        fits
-    }
-}
-
 impl FrameSink for UserWire {
+    /// Only payloads leave here: what would complete their checksums or cut them is the host's, too.
     fn offloads(&self) -> Offloads {
-        Offloads::default()
+        Offloads {
+            checksum: true,
+            udp4: true,
+            ..Offloads::default()
+        }
     }
 
     fn send(&mut self, frames: &[TxFrame<'_>]) {
@@ -340,20 +315,13 @@ impl FrameSink for UserWire {
                             flow
                         }
                     };
-                    if train.as_mut().is_some_and(|train| train.push(flow, to, payload)) {
-                        continue;
-                    }
-                    let mut payloads = Vec::with_capacity(GSO_SEGMENTS_MAX);
-                    payloads.push(IoSlice::new(payload));
-                    let len = payload.len();
-                    if let Some(full) = train.replace(Train {
-                        flow,
-                        to,
-                        segment_len: len,
-                        total_len: len,
-                        payloads,
-                    }) {
-                        self.send_train(&full);
+                    for part in Part::all(payload, tx.offload.segmentation) {
+                        if train.as_mut().is_some_and(|train| train.push(flow, to, part)) {
+                            continue;
+                        }
+                        if let Some(full) = train.replace(Train::new(flow, to, part)) {
+                            self.send_train(&full);
+                        }
                     }
                 }
                 _ => {}
