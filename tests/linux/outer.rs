@@ -2,13 +2,13 @@
 //! `kvm_amd`. It runs the binary under test: one receiver, and the guests of the cases.
 //!
 //! A test makes a list of [`Case`]s and gives them to [`run`]. One run of the machine serves all of them, two side by side, each
-//! lane taking the next one; booting it costs about 6 seconds, so a snapshot would save little. What the guests left comes back on
-//! a disk as one tar archive, and each case's check looks at it as [`Seen`]; the report of a failure names every case that
-//! failed, with everything it said.
+//! lane taking the next one; booting it costs about 6 seconds, so a snapshot would save little. What a guest left comes back as soon
+//! as it has ended, as a tar archive in its own slot of a disk, and each case's check looks at it as [`Seen`]; the report of a
+//! failure names every case that failed, with everything it said.
 //!
-//! The emulation itself fails now and then: its own kernel, in which none of our code runs, was seen to die with a stack overflow in
-//! `error_entry`, and a guest of it to triple fault on its way up. What fails is therefore run once more, and how it failed the
-//! first time is printed; what fails twice has failed.
+//! The emulation itself fails now and then: its own kernel, in which none of our code runs, was seen to die of a corrupted stack
+//! (once in `error_entry`, once in the scheduler), and guests of it to triple fault on their way up. What fails, or does not come
+//! back, is therefore run again, and how it failed is printed; what fails in each of [`RUNS`] has failed.
 //!
 //! ```ignore
 //! let crashed = Case::new("crashed", Kernel::Cloud61)
@@ -21,6 +21,7 @@
 //! ```
 
 use std::fs;
+use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -31,18 +32,18 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::case::{Case, LIMIT_S};
 use crate::run;
-use crate::seen::{self, Seen};
+use crate::seen::Seen;
 use crate::testbed::Testbed;
 
 /// For the machine itself, without its guests: it took 8 seconds with two processors.
 const LIMIT: Duration = Duration::from_secs(120);
-/// The disk that brings things back. The file is sparse.
-const RESULTS_LEN: u64 = 4 << 30;
+/// Room for what a guest leaves, on the disk that brings it back. The file is sparse.
+const SLOT_LEN: u64 = 1 << 30;
 /// An empty file system of a guest. mke2fs makes no journal in a smaller one.
 const DISK_LEN: u64 = 16 << 20;
 
 /// How often a case may be run.
-const RUNS: usize = 2;
+const RUNS: usize = 4;
 
 /// One machine at a time: two of them on two processors only take twice as long.
 static RUNNING: Mutex<()> = Mutex::new(());
@@ -80,13 +81,10 @@ pub(crate) fn run(testbed: &Testbed, dir: &Path, cases: &[Case]) -> Result<Vec<S
         let began = Instant::now();
         let dir = dir.join(format!("run-{number}"));
         fs::create_dir(&dir)?;
-        let ran = boot(testbed, &dir, &left).context("the machine in between");
+        let came = boot(testbed, &dir, &left).context("the machine in between")?;
         eprintln!("{} guests took {:.0} s", left.len(), began.elapsed().as_secs_f64());
-        failures = String::new();
-        match ran.and_then(|()| look(&dir, &mut left, &mut failures)) {
-            Ok(seen) => passed.extend(seen),
-            Err(error) => failures = format!("{error:#}"),
-        }
+        failures = came.failure.unwrap_or_default();
+        passed.extend(look(&dir, &came.back, &mut left, &mut failures));
         if left.is_empty() {
             // In the order of the cases, whenever they ran.
             let place = |seen: &Seen| cases.iter().position(|case| case.name == seen.name);
@@ -98,13 +96,20 @@ pub(crate) fn run(testbed: &Testbed, dir: &Path, cases: &[Case]) -> Result<Vec<S
     bail!("{failures}")
 }
 
-/// Has each case look at what it left, and keeps those that failed in `left`.
-fn look(dir: &Path, left: &mut Vec<&Case>, failures: &mut String) -> Result<Vec<Seen>> {
-    let cores = seen::cores(&dir.join("seen"))?;
+/// Has each case that came back look at what it left, and keeps those that failed or did not come in `left`.
+fn look(dir: &Path, back: &[&str], left: &mut Vec<&Case>, failures: &mut String) -> Vec<Seen> {
     let mut passed = Vec::new();
-    let mut failed = Vec::new();
-    for case in left.iter() {
-        let seen = Seen::read(case.name, dir.join("seen").join(case.name), &cores)?;
+    let came = |case: &&Case| back.contains(&case.name);
+    let (there, mut failed): (Vec<&Case>, Vec<&Case>) = left.iter().partition(|case| came(case));
+    for case in there {
+        let seen = match Seen::read(case.name, dir.join("seen").join(case.name)) {
+            Ok(seen) => seen,
+            Err(error) => {
+                *failures += &format!("{case:?}: {error:#}\n");
+                failed.push(case);
+                continue;
+            }
+        };
         match case.check(&seen) {
             Ok(said) => {
                 eprintln!("{case:?}: {said} ({:.0} s)", seen.took_s);
@@ -113,22 +118,30 @@ fn look(dir: &Path, left: &mut Vec<&Case>, failures: &mut String) -> Result<Vec<
             Err(error) => {
                 eprintln!("{case:?}: FAILED: {error:#}");
                 *failures += &format!("{case:?}: {error:#}\n{}", seen.everything());
-                failed.push(*case);
+                failed.push(case);
             }
         }
     }
     *left = failed;
-    Ok(passed)
+    passed
+}
+
+/// What one run of the machine brought.
+struct Came<'c> {
+    /// Names of the cases whose guests' folders are there.
+    back: Vec<&'c str>,
+    /// How the machine failed, if it did.
+    failure: Option<String>,
 }
 
 /// One run of the machine with everything in it.
-fn boot(testbed: &Testbed, dir: &Path, cases: &[&Case]) -> Result<()> {
+fn boot<'c>(testbed: &Testbed, dir: &Path, cases: &[&'c Case]) -> Result<Came<'c>> {
     let _alone = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     let initrd = dir.join("outer.cpio");
     write_initrd(testbed, dir, &initrd, cases)?;
-    let results = dir.join("results.tar");
-    fs::File::create(&results)?.set_len(RESULTS_LEN)?;
+    let results = dir.join("results");
     let guests = u32::try_from(cases.len())?;
+    fs::File::create(&results)?.set_len(u64::from(guests) * SLOT_LEN)?;
     let mut qemu = testbed.command("qemu-system-x86_64");
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
@@ -148,39 +161,70 @@ fn boot(testbed: &Testbed, dir: &Path, cases: &[&Case]) -> Result<()> {
         .arg(testbed.path("kernel/vmlinuz"))
         .arg("-initrd")
         .arg(&initrd);
-    let said = run::output(&mut qemu, dir, "", LIMIT + guests * Duration::from_secs(LIMIT_S.into()))?;
-    ensure!(said.contains("OUTER END 0"), "it failed:\n{said}");
+    let ran = run::output(&mut qemu, dir, "", LIMIT + guests * Duration::from_secs(LIMIT_S.into()));
     fs::remove_file(&initrd)?;
+    let (said, failure) = match ran {
+        Ok(said) if said.contains("OUTER END 0") => (said, None),
+        Ok(said) => (said.clone(), Some(said)),
+        Err(error) => (run::said(dir), Some(format!("{error:#}"))),
+    };
     let seen = dir.join("seen");
     fs::create_dir_all(&seen)?;
-    let mut tar = Command::new("tar");
-    // What comes from the guests may be sparse, but busybox packs it whole; the file of the disk may be.
-    run::output(tar.args(["-xf"]).arg(&results).arg("-C").arg(&seen), dir, "", LIMIT)?;
-    fs::remove_file(&results).context("cannot remove the disk")
+    let mut back = Vec::new();
+    for (slot, case) in (0..).zip(cases) {
+        if said
+            .lines()
+            .any(|line| line.trim_end() == format!("{} is back", case.name))
+        {
+            let mut archive = fs::File::open(&results)?;
+            archive.seek(SeekFrom::Start(slot * SLOT_LEN))?;
+            // What comes from the guests may be sparse, but busybox packs it whole; the file of the disk may be.
+            let unpacked = Command::new("tar")
+                .args(["-xf", "-", "-C"])
+                .arg(&seen)
+                .stdin(archive)
+                .status();
+            ensure!(unpacked?.success(), "{case:?}: what came back is no archive");
+            back.push(case.name);
+        }
+    }
+    fs::remove_file(&results).context("cannot remove the disk")?;
+    Ok(Came { back, failure })
 }
 
 /// What the machine runs.
 fn script(cases: &[&Case]) -> String {
     let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
-    let brought = cases.iter().filter(|case| case.brings_core).map(|case| case.name);
-    let brought: Vec<&str> = brought.collect();
+    let slots: String = (0..)
+        .zip(cases)
+        .map(|(slot, case)| format!("{}) slot={slot}; brings={};; ", case.name, case.brings_core))
+        .collect();
+    let (names, slot_mib) = (names.join(" "), SLOT_LEN >> 20);
     format!(
         r#"cd /p; . ./lib; export COREFERRY_LOG=info NO_COLOR=1
 mkdir -p /tmp/r /tmp/taken
 ./coreferry serve --dir /tmp/store --api unix:/tmp/serve.sock > /tmp/r/serve 2>&1 &
 until grep -q '^ready ' /tmp/r/serve; do kill -0 $! || exit 1; sleep 0.1; done
-lane() {{ for name in {}; do mkdir /tmp/taken/$name 2> /dev/null && sh /p/cases/$name/run; done; }}
+back() {{
+  case $1 in {slots}esac
+  cores=$(grep -l ""$1"" /tmp/store/cores/*/*/*/manifest.json 2> /dev/null | xargs -n 1 dirname)
+  # A core is explained a little after it has come.
+  for core in $cores; do
+    for i in $(seq 300); do [ -e $core/explain.json ] && break; sleep 0.1; done
+  done
+  ./coreferry cores list --json --dir /tmp/store > /tmp/r/$1/cores.json || return 1
+  # The names of cores rise with time: the newest comes last.
+  for core in $cores; do newest=$core; done
+  [ $brings = false ] || mv $newest /tmp/r/$1/core
+  tar -cf - -C /tmp/r $1 | dd of=/dev/vda bs=1M seek=$((slot * {slot_mib})) conv=notrunc,fsync 2> /dev/null || return 1
+  rm -r /tmp/r/$1; echo "$1 is back"
+}}
+lane() {{
+  for name in {names}; do mkdir /tmp/taken/$name 2> /dev/null && {{ sh /p/cases/$name/run; (back $name); }}; done
+}}
 lane & first=$!; lane & second=$!; wait $first; wait $second
-./coreferry cores list --json --dir /tmp/store > /tmp/r/cores.json; code=$?
-# The names of cores rise with time: the newest comes last.
-for name in {}; do
-  for core in /tmp/store/cores/*/*/*; do grep -q "\"$name\"" $core/manifest.json && newest=$core; done
-  mv $newest /tmp/r/$name/core; newest=
-done
-tar -cf /dev/vda -C /tmp/r . && exit $code
-"#,
-        names.join(" "),
-        brought.join(" "),
+exit 0
+"#
     )
 }
 

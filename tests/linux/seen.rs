@@ -1,7 +1,7 @@
 //! What a guest left behind.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -22,8 +22,8 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Reads what is in the guest's folder; `cores` is the receiver's whole list.
-    pub(crate) fn read(name: &str, dir: PathBuf, cores: &[Value]) -> Result<Self> {
+    /// Reads what is in the guest's folder.
+    pub(crate) fn read(name: &str, dir: PathBuf) -> Result<Self> {
         let text = |file: &str| {
             let bytes = fs::read(dir.join(file)).with_context(|| format!("guest {name} left no {file}"))?;
             anyhow::Ok(String::from_utf8_lossy(&bytes).replace('\r', ""))
@@ -32,13 +32,17 @@ impl Seen {
             .split_whitespace()
             .filter_map(|time| time.parse().ok())
             .collect();
-        let of_guest = |core: &&Value| core["guest"] == name;
+        let cores = text("cores.json")?;
+        let mut cores: Vec<Value> =
+            serde_json::from_str(&cores).with_context(|| format!("`cores list --json` is no array: {cores}"))?;
+        // The list is the receiver's whole one.
+        cores.retain(|core| core["guest"] == name);
         Ok(Self {
             name: name.to_owned(),
             output: text("out")?,
             steps: text("steps")?,
             exit: text("exit")?.trim().parse().ok(),
-            cores: cores.iter().filter(of_guest).cloned().collect(),
+            cores,
             took_s: times.last().unwrap_or(&0.0) - times.first().unwrap_or(&0.0),
             dir,
         })
@@ -111,10 +115,4 @@ impl Seen {
 fn line_with<'t>(said: &'t str, text: &str) -> Result<&'t str> {
     let line = said.lines().find(|line| line.contains(text));
     line.with_context(|| format!("nothing says {text:?}"))
-}
-
-/// The list of cores that the machine in between brought along.
-pub(crate) fn cores(dir: &Path) -> Result<Vec<Value>> {
-    let text = fs::read_to_string(dir.join("cores.json")).context("no list of cores")?;
-    serde_json::from_str(&text).with_context(|| format!("`cores list --json` is no array: {text}"))
 }

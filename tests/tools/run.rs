@@ -8,11 +8,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// Where a program's output goes.
+const OUTPUT: &str = "output.txt";
+
 /// Standard output and error of a program that ended with status 0. `input` is its standard input.
 ///
 /// Both streams go to files in `dir`: a reader that floods one must not block on a pipe.
 pub(crate) fn output(command: &mut Command, dir: &Path, input: &str, limit: Duration) -> Result<String> {
-    let path = dir.join("output.txt");
+    let path = dir.join(OUTPUT);
     let file = File::create(&path)?;
     let mut child = command
         .current_dir(dir)
@@ -28,10 +31,15 @@ pub(crate) fn output(command: &mut Command, dir: &Path, input: &str, limit: Dura
         let _ = stdin.write_all(input.as_bytes());
     }
     let status = wait(&mut child, limit).with_context(|| format!("{command:?}"));
-    let said = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+    let said = said(dir);
     let status = status.with_context(|| format!("it said:\n{said}"))?;
     ensure!(status.success(), "{command:?} ended with {status}:\n{said}");
     Ok(said)
+}
+
+/// What the program said that [`output`] ran last in `dir`, however it ended.
+pub(crate) fn said(dir: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(dir.join(OUTPUT)).unwrap_or_default()).into_owned()
 }
 
 /// Waits for a child; ends it when the time is up.
