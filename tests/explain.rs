@@ -185,6 +185,61 @@ fn cores_that_tell_nothing_or_lie_are_kept_as_they_are() {
     assert_eq!(serve.daemon.terminate().code(), Some(0));
 }
 
+#[test]
+fn cores_of_the_same_fault_are_one_group() {
+    let (files, dir) = (temp_dir(), temp_dir());
+    let serve = Serve::start(dir.path());
+    let elsewhere = CONSOLE.replace("ferry_land", "ferry_sink");
+    let mut last = Value::Null;
+    for (count, (guest, console, release)) in (1..).zip([
+        ("web-1", CONSOLE, "6.1.1"),
+        ("db-1", elsewhere.as_str(), "6.1.2"),
+        ("web-2", CONSOLE, "6.1.3"),
+    ]) {
+        let vmcoreinfo = format!("OSRELEASE={release}\n");
+        let bytes = core(console, Some(vmcoreinfo.as_bytes()));
+        last = explained(&serve, files.path(), guest, &bytes, count);
+    }
+    let id = last["id"].as_str().expect("an id");
+    for place in [["--dir", path_text(dir.path())], ["--api", &serve.api]] {
+        let groups = wait_for("the groups", || {
+            let groups = run_ok(&["cores", "groups", "--json", place[0], place[1]]);
+            let groups: Value = serde_json::from_str(&groups).expect("JSON");
+            (groups[0]["count"] == 2).then_some(groups)
+        });
+        assert_eq!(groups.as_array().map(Vec::len), Some(2), "{groups}");
+        assert_eq!(groups[0]["signature"], "null-pointer in ferry_land");
+        assert_eq!(groups[0]["guests"], serde_json::json!(["web-1", "web-2"]));
+        assert_eq!(groups[0]["kernels"], serde_json::json!(["Linux 6.1.1", "Linux 6.1.3"]));
+        assert_eq!(groups[0]["last_id"], id);
+        assert_eq!(
+            (&groups[0]["regressed"], &groups[1]["regressed"]),
+            (&true.into(), &false.into())
+        );
+        let table = run_ok(&["cores", "groups", place[0], place[1]]);
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(
+            lines[1].contains("ferry_land") && lines[1].ends_with("regressed"),
+            "{table}"
+        );
+        let shown = run_ok(&["cores", "info", id, place[0], place[1]]);
+        assert!(
+            shown.contains("2nd of 2, first seen with Linux 6.1.1 on web-1 at "),
+            "{shown}"
+        );
+    }
+    let client = api::Client::tcp(&serve.api).expect("an address");
+    let page: api::Page<api::CoreGroup> = client.get("/api/v1/groups?limit=1").expect("a page");
+    let cursor = page.next_cursor.expect("there is more");
+    let next: api::Page<api::CoreGroup> = client
+        .get(&format!("/api/v1/groups?limit=1&cursor={cursor}"))
+        .expect("the next page");
+    assert_eq!(page.items[0].signature, "null-pointer in ferry_land");
+    assert_eq!(next.items[0].signature, "null-pointer in ferry_sink");
+    assert_eq!(next.next_cursor, None);
+    assert_eq!(serve.daemon.terminate().code(), Some(0));
+}
+
 /// Bytes of a core in as many messages as it takes, all but those at `lost`.
 fn send_all_but(sender: &mut TinySender, bytes: &[u8], lost: std::ops::Range<u64>) {
     for (offset, page) in (0_u64..).step_by(4096).zip(bytes.chunks(4096)) {

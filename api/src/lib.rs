@@ -30,12 +30,12 @@ pub use listen::{ApiListener, ListenError, ListenOn};
 #[cfg(feature = "server")]
 pub use routes::{core_router, openapi, vm_router};
 #[cfg(feature = "server")]
-pub use service::{CoreFileSource, CoreQuery, CoreService, ServiceError, VmService};
+pub use service::{CoreFileSource, CoreQuery, CoreService, GroupQuery, ServiceError, VmService};
 pub use types::core::{
     ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, DigestedExtent, ExtentPage, KernelHeaderFacts, NoteFacts,
 };
 pub use types::dump::{Dump, DumpPhase, DumpRequest, DumpState};
-pub use types::explanation::{CpuFacts, CrashFacts, Explanation, GroupPlace, LogSource};
+pub use types::explanation::{CoreGroup, CpuFacts, CrashFacts, Explanation, GroupPlace, LogSource};
 pub use types::page::Page;
 pub use types::problem::Problem;
 pub use types::vm::{VmInfo, VmState, VmSummary};

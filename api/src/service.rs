@@ -6,6 +6,7 @@ use std::fs::File;
 
 use crate::types::core::{CoreInfo, CoreState, CoreSummary, ExtentPage};
 use crate::types::dump::{Dump, DumpRequest};
+use crate::types::explanation::CoreGroup;
 use crate::types::page::Page;
 use crate::types::problem::Problem;
 use crate::types::vm::{VmInfo, VmSummary};
@@ -84,6 +85,15 @@ pub struct CoreQuery {
     pub since: Option<String>,
 }
 
+/// Which groups of cores a list should hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupQuery {
+    /// Where the last page ended.
+    pub cursor: Option<String>,
+    /// Most items.
+    pub limit: usize,
+}
+
 /// An open file of a core, for a download.
 #[derive(Debug)]
 pub struct CoreFileSource {
@@ -110,6 +120,12 @@ pub trait CoreService: Send + Sync + 'static {
     /// # Errors
     /// [`ServiceError::NotFound`], or [`ServiceError::BadRequest`] for a prefix of several ids.
     fn info(&self, id: &str) -> Result<CoreInfo, ServiceError>;
+
+    /// A page of the groups of cores with the same signature; the group whose last core is the newest comes first.
+    ///
+    /// # Errors
+    /// [`ServiceError::BadRequest`] for a cursor that cannot be read.
+    fn groups(&self, query: &GroupQuery) -> Result<Page<CoreGroup>, ServiceError>;
 
     /// Received ranges with their digests, from where `cursor` points to.
     ///

@@ -28,6 +28,7 @@ fn the_document_is_openapi_3_1_and_names_every_path_of_the_contract() {
         "/api/v1/dumps/{id}",
         "/api/v1/cores",
         "/api/v1/cores/{id}",
+        "/api/v1/groups",
         "/api/v1/cores/{id}/extents",
         "/api/v1/cores/{id}/files/{name}",
         "/livez",

@@ -122,6 +122,9 @@ pub const EXPLAINED_LOG_CHARS_MAX: usize = 1 << 20;
 /// Processors whose registers an explanation shows: each takes 1 KiB, and guests with more are rare.
 pub const EXPLAINED_CPUS_MAX: usize = 512;
 
+/// Names of guests, and of kernels, that a group of cores shows: a fault of more is everywhere.
+pub const GROUP_NAMES_MAX: usize = 100;
+
 /// Longest sentence of an explanation about what could not be told.
 pub const EXPLAINED_PROBLEM_CHARS_MAX: usize = 1024;
 

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::{CoreFileSource, CoreInfo, CoreQuery, CoreService, CoreState, CoreSummary, ExtentPage, Page, ServiceError};
+use api::{
+    CoreFileSource, CoreGroup, CoreInfo, CoreQuery, CoreService, CoreState, CoreSummary, ExtentPage, GroupQuery, Page,
+    ServiceError,
+};
 
 use crate::admission::Admission;
 use crate::cores::LocalCores;
@@ -46,6 +49,10 @@ impl CoreService for CoreCatalogue {
 
     fn info(&self, id: &str) -> Result<CoreInfo, ServiceError> {
         self.cores.info(id)
+    }
+
+    fn groups(&self, query: &GroupQuery) -> Result<Page<CoreGroup>, ServiceError> {
+        self.cores.group_page(query)
     }
 
     fn extents(&self, id: &str, cursor: Option<&str>, limit: usize) -> Result<ExtentPage, ServiceError> {
@@ -91,6 +98,10 @@ impl CoreService for LocalCores {
 
     fn info(&self, id: &str) -> Result<CoreInfo, ServiceError> {
         Self::info(self, id)
+    }
+
+    fn groups(&self, query: &GroupQuery) -> Result<Page<CoreGroup>, ServiceError> {
+        self.group_page(query)
     }
 
     fn extents(&self, id: &str, cursor: Option<&str>, limit: usize) -> Result<ExtentPage, ServiceError> {

@@ -19,8 +19,9 @@ use utoipa_axum::routes;
 use super::problems::Refusal;
 use super::{blocking, files};
 use crate::limits;
-use crate::service::{CoreQuery, CoreService};
+use crate::service::{CoreQuery, CoreService, GroupQuery};
 use crate::types::core::{CoreInfo, CoreState, CoreSummary, ExtentPage};
+use crate::types::explanation::CoreGroup;
 use crate::types::page::Page;
 use crate::types::problem::Problem;
 
@@ -31,6 +32,7 @@ type Cores = State<Arc<dyn CoreService>>;
 pub(super) fn routes() -> OpenApiRouter<Arc<dyn CoreService>> {
     OpenApiRouter::new()
         .routes(routes!(list))
+        .routes(routes!(groups))
         .routes(routes!(info))
         .routes(routes!(extents))
         .routes(routes!(file))
@@ -88,6 +90,35 @@ async fn list(
         since: query.since,
     };
     Ok(Json(blocking(move || service.list(&query)).await?))
+}
+
+/// The query of the groups.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct GroupsQuery {
+    /// Where the last page ended, as its `next_cursor` said.
+    cursor: Option<String>,
+    /// Most items, 1 to 500.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<usize>,
+}
+
+/// Cores with the same signature together; the group whose last core is the newest comes first.
+#[utoipa::path(get, path = "/api/v1/groups", tag = "cores", params(GroupsQuery), responses(
+    (status = 200, body = Page<CoreGroup>),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+))]
+async fn groups(
+    State(service): Cores,
+    query: Result<Query<GroupsQuery>, QueryRejection>,
+) -> Result<Json<Page<CoreGroup>>, Refusal> {
+    let Query(query) = query.map_err(|why| Refusal::bad_request(why.body_text()))?;
+    let query = GroupQuery {
+        limit: bounded(query.limit, limits::PAGE_ITEMS_DEFAULT, limits::PAGE_ITEMS_MAX)?,
+        cursor: query.cursor,
+    };
+    Ok(Json(blocking(move || service.groups(&query)).await?))
 }
 
 /// One core; `id` may be a unique prefix or `latest`.

@@ -217,6 +217,9 @@ pub struct CoreInfo {
     /// Build id of the kernel, in hexadecimal.
     #[serde(default)]
     pub build_id: Option<String>,
+    /// How far KASLR moved the kernel's virtual addresses, in hexadecimal with `0x`.
+    #[serde(default)]
+    pub kernel_offset: Option<String>,
     /// When the guest booted, to the second. RFC 3339, UTC.
     #[serde(default)]
     pub booted_at: Option<String>,

@@ -21,6 +21,9 @@ pub struct Explanation {
     /// Build id of the kernel, in hexadecimal.
     #[serde(default)]
     pub build_id: Option<String>,
+    /// How far KASLR moved the kernel's virtual addresses, in hexadecimal with `0x`.
+    #[serde(default)]
+    pub kernel_offset: Option<String>,
     /// When the guest booted: the time of the crash less its uptime. RFC 3339, UTC, to the second.
     #[serde(default)]
     pub booted_at: Option<String>,
@@ -77,6 +80,32 @@ pub struct GroupPlace {
     pub first_guest: String,
     /// The kernel of that guest, where it is known.
     pub first_kernel: Option<String>,
+}
+
+/// Cores of the same fault.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CoreGroup {
+    /// What they have in common.
+    pub signature: String,
+    /// How many there are.
+    pub count: u64,
+    /// How many guests they came from.
+    pub guest_count: u64,
+    /// The guests by name, at most 100.
+    pub guests: Vec<String>,
+    /// The kernels of those guests in the order in which the receiver first saw them, at most 100.
+    pub kernels: Vec<String>,
+    /// When the first one was received. RFC 3339, UTC.
+    pub first_seen: String,
+    /// Its id.
+    pub first_id: String,
+    /// When the last one was received. RFC 3339, UTC.
+    pub last_seen: String,
+    /// Its id.
+    pub last_id: String,
+    /// Whether the fault came back: it was seen with a kernel, then not with a newer one that crashed otherwise, then again
+    /// with a still newer one. Newer is what the receiver saw later for the first time.
+    pub regressed: bool,
 }
 
 /// A crash, told from a kernel log, text escaped.

@@ -41,7 +41,7 @@ fn cursor_text(core: &CoreSummary) -> String {
 }
 
 /// A cursor that callers do not take apart.
-fn encode_cursor(text: &str) -> String {
+pub(super) fn encode_cursor(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");
@@ -50,7 +50,7 @@ fn encode_cursor(text: &str) -> String {
 }
 
 /// The text in a cursor.
-fn decode_cursor(cursor: &str) -> Result<String, ServiceError> {
+pub(super) fn decode_cursor(cursor: &str) -> Result<String, ServiceError> {
     let bad = || ServiceError::BadRequest(format!("`{cursor}` is not a cursor of this list"));
     let digits = cursor.as_bytes();
     if !cursor.is_ascii() || !digits.len().is_multiple_of(2) || digits.len() > 512 {

@@ -141,6 +141,7 @@ impl LocalCores {
                 if let Some(explanation) = explain::read(&entry.dir) {
                     info.build_id = explanation.build_id;
                     info.banner = explanation.banner;
+                    info.kernel_offset = explanation.kernel_offset;
                     info.booted_at = explanation.booted_at;
                     info.uptime_ms = explanation.uptime_ms;
                     info.cpus = explanation.cpus;

@@ -95,6 +95,7 @@ pub(super) fn receiving_info(summary: CoreSummary, head: journal::SessionHead) -
         crash: None,
         banner: None,
         build_id: None,
+        kernel_offset: None,
         booted_at: None,
         uptime_ms: None,
         cpus: Vec::new(),

@@ -23,6 +23,8 @@ pub(super) fn tell(core: &OpenCore, manifest: &Manifest, explanation: &mut Expla
     explanation.build_id = note
         .and_then(|note| note.build_id.clone())
         .or_else(|| value("BUILD-ID"));
+    let offset = core.vmcoreinfo().and_then(vmcoreinfo::kernel_offset);
+    explanation.kernel_offset = offset.map(|offset| format!("{offset:#x}"));
     let shown = core.cpus.iter().take(EXPLAINED_CPUS_MAX).enumerate();
     explanation.cpus = shown
         .map(|(index, cpu)| facts(index, cpu, core.has_control_registers, core.note.as_ref()))

@@ -193,6 +193,7 @@ impl Manifest {
             crash: None,
             banner: None,
             build_id: None,
+            kernel_offset: None,
             booted_at: None,
             uptime_ms: None,
             cpus: Vec::new(),

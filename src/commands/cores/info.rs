@@ -45,6 +45,7 @@ fn crash(facts: &mut Facts, info: &CoreInfo) {
     facts.add("kernel", core.kernel.clone());
     facts.add("banner", info.banner.clone());
     facts.add("build id", info.build_id.clone());
+    facts.add("kaslr offset", info.kernel_offset.clone());
     facts.add("booted at", info.booted_at.clone());
     let uptime = info.uptime_ms.map(|ms| format!("{}.{:03} s", ms / 1000, ms % 1000));
     facts.add("uptime", uptime);

@@ -1,7 +1,9 @@
 //! `cores`: what is stored, from a directory or from a receiver's API.
 
+mod debug;
 mod export;
 mod fetch;
+mod groups;
 mod info;
 mod log;
 mod print;
@@ -61,6 +63,18 @@ enum Verb {
     /// Print the kernel log out of a core's memory, or the end of the guest's console.
     #[command(after_help = "Example: coreferry cores log latest | tail")]
     Log(IdArgs),
+    /// List cores of the same fault together.
+    #[command(
+        after_help = "A group has regressed when its fault was seen with a kernel, then not with a newer one that crashed \
+        otherwise,\nthen again with a still newer one.\n\nExample: coreferry cores groups --json"
+    )]
+    Groups,
+    /// Start crash, drgn or gdb on a core, with the symbols of its kernel.
+    #[command(
+        after_help = "Symbols are found by the kernel's build id: below --symbols, in /usr/lib/debug, and by debuginfod-find(1) if\n\
+        DEBUGINFOD_URLS is set.\n\nExample: coreferry cores debug latest --with crash --symbols /srv/symbols"
+    )]
+    Debug(debug::Args),
     /// Copy a core's vmcore to a file, holes kept.
     #[command(after_help = "Writes FILE.part first and renames it when all bytes are proven.\n\n\
         Example: coreferry cores fetch latest -o vmcore")]
@@ -120,6 +134,8 @@ pub(crate) fn run(args: Args) -> Outcome {
         Some(Verb::List(args)) => list(&source, args, json),
         Some(Verb::Info(args)) => show(&source, &args.id, json),
         Some(Verb::Log(args)) => log::run(&source, &args.id, json),
+        Some(Verb::Groups) => groups::run(&source, json),
+        Some(Verb::Debug(args)) => debug::run(&source, &args, json),
         Some(Verb::Fetch(args)) => fetch::run(&source, &args.id, &args.output, json),
         Some(Verb::Export(args)) => export::run(&source, &args, json),
         Some(Verb::Verify(args)) => verify::run(&source, &args.id, json),

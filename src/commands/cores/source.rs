@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use api::{
-    Client, ClientError, CoreInfo, CoreQuery, CoreService as _, CoreState, CoreSummary, Endpoint, ExtentPage, Page,
-    ServiceError,
+    Client, ClientError, CoreGroup, CoreInfo, CoreQuery, CoreService as _, CoreState, CoreSummary, Endpoint,
+    ExtentPage, GroupQuery, Page, ServiceError,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use server::LocalCores;
@@ -98,6 +98,34 @@ impl Source {
                 Self::Dir(cores) => cores.list(&query).map_err(|why| refused(&why))?,
                 Self::Api(client) => {
                     let page: Page<CoreSummary> = client.get(&list_path(&query)).map_err(|why| failed(client, &why))?;
+                    page
+                }
+            };
+            all.extend(page.items);
+            match page.next_cursor {
+                Some(cursor) => query.cursor = Some(cursor),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// The groups of cores with the same signature.
+    pub(super) fn groups(&self) -> Result<Vec<CoreGroup>, Failure> {
+        let mut query = GroupQuery {
+            cursor: None,
+            limit: PAGE_ITEMS,
+        };
+        let mut all = Vec::new();
+        loop {
+            let page = match self {
+                Self::Dir(cores) => cores.groups(&query).map_err(|why| refused(&why))?,
+                Self::Api(client) => {
+                    let cursor = query
+                        .cursor
+                        .as_ref()
+                        .map(|cursor| format!("&cursor={}", encode(cursor)));
+                    let path = format!("/api/v1/groups?limit={}{}", query.limit, cursor.unwrap_or_default());
+                    let page: Page<CoreGroup> = client.get(&path).map_err(|why| failed(client, &why))?;
                     page
                 }
             };
