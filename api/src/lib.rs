@@ -10,13 +10,17 @@
 //!   routes: vms · cores · health · openapi ──► VmService / CoreService
 //! ```
 //!
-//! Features: `types` (default), `client`, `server`.
+//! Features: `types` (default), `client`, `server`, `pages` (the web page, over the same traits).
 
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "server")]
+pub mod events;
 pub mod limits;
 #[cfg(feature = "server")]
 pub mod listen;
+#[cfg(feature = "pages")]
+pub mod pages;
 #[cfg(feature = "server")]
 pub mod routes;
 #[cfg(feature = "server")]
@@ -26,16 +30,21 @@ pub mod types;
 #[cfg(feature = "client")]
 pub use client::{Client, ClientError, Endpoint};
 #[cfg(feature = "server")]
+pub use events::EventLog;
+#[cfg(feature = "server")]
 pub use listen::{ApiListener, ListenError, ListenOn};
 #[cfg(feature = "server")]
-pub use routes::{core_router, openapi, vm_router};
+pub use routes::{Peer, core_router, openapi, vm_router};
 #[cfg(feature = "server")]
-pub use service::{CoreFileSource, CoreQuery, CoreService, GroupQuery, ServiceError, VmService};
+pub use service::{CoreFileSource, CoreQuery, CoreService, Deed, GroupQuery, ServiceError, VmService};
 pub use types::core::{
     ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, DigestedExtent, ExtentPage, KernelHeaderFacts, NoteFacts,
 };
 pub use types::dump::{Dump, DumpPhase, DumpRequest, DumpState};
+pub use types::edit::{CoreEdit, CoreLabels};
+pub use types::event::{Event, EventData};
 pub use types::explanation::{CoreGroup, CpuFacts, CrashFacts, Explanation, GroupPlace, LogSource};
+pub use types::health::{Check, Health};
 pub use types::page::Page;
 pub use types::problem::Problem;
 pub use types::vm::{VmInfo, VmState, VmSummary};

@@ -20,3 +20,21 @@ pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Longest `Idempotency-Key` that is taken: a UUID has 36 characters.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Events that a listener who comes back finds: days of a busy fleet, some MiB.
+pub const EVENTS_KEPT: usize = 10_000;
+
+/// Events given to a listener at a time, so that one who reads slowly holds little.
+pub const EVENTS_AT_ONCE: usize = 256;
+
+/// Those who listen at one time, each a connection: more than a control room has.
+pub const LISTENERS_MAX: usize = 64;
+
+/// Longest note on a core.
+pub const NOTE_BYTES_MAX: usize = 4096;
+
+/// Labels of one core, and the longest name and value of one: names for scripts, not texts.
+pub const LABELS_MAX: usize = 32;
+
+/// Longest name or value of a label.
+pub const LABEL_BYTES_MAX: usize = 128;

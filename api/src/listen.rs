@@ -11,6 +11,8 @@ use axum::Router;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 
+use crate::routes::Peer;
+
 /// Owner and group may talk to the API; the group is for the operators.
 const SOCKET_MODE: u32 = 0o660;
 /// Others need not even see which machines there are.
@@ -81,6 +83,7 @@ impl ApiListener {
             let _ = stopped.await;
         };
         let entered = runtime.enter();
+        let service = router.into_make_service_with_connect_info::<Peer>();
         let bind_error = |source| ListenError::Bind { on: on.clone(), source };
         // Errors of single connections are axum's to deal with; `serve` itself ends only when told to.
         let (on, thread) = match &on {
@@ -89,7 +92,7 @@ impl ApiListener {
                 listener.set_nonblocking(true).map_err(bind_error)?;
                 let listener = TcpListener::from_std(listener).map_err(bind_error)?;
                 let real = ListenOn::Tcp(listener.local_addr().map_err(bind_error)?);
-                let serving = axum::serve(listener, router).with_graceful_shutdown(until);
+                let serving = axum::serve(listener, service).with_graceful_shutdown(until);
                 drop(entered);
                 (real, spawn(move || drop(runtime.block_on(serving.into_future()))))
             }
@@ -97,7 +100,7 @@ impl ApiListener {
                 make_room(path)?;
                 let listener = UnixListener::bind(path).map_err(bind_error)?;
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(bind_error)?;
-                let serving = axum::serve(listener, router).with_graceful_shutdown(until);
+                let serving = axum::serve(listener, service).with_graceful_shutdown(until);
                 drop(entered);
                 (on, spawn(move || drop(runtime.block_on(serving.into_future()))))
             }

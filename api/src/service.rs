@@ -4,9 +4,14 @@
 
 use std::fs::File;
 
-use crate::types::core::{CoreInfo, CoreState, CoreSummary, ExtentPage};
+use std::sync::Arc;
+
+use crate::events::EventLog;
+use crate::types::core::{ByteRange, CoreInfo, CoreState, CoreSummary, ExtentPage};
 use crate::types::dump::{Dump, DumpRequest};
-use crate::types::explanation::CoreGroup;
+use crate::types::edit::CoreEdit;
+use crate::types::explanation::{CoreGroup, Explanation};
+use crate::types::health::Health;
 use crate::types::page::Page;
 use crate::types::problem::Problem;
 use crate::types::vm::{VmInfo, VmSummary};
@@ -39,6 +44,15 @@ pub enum ServiceError {
     /// The caller may not do this.
     #[error("{0}")]
     Denied(String),
+    /// It is not known who the caller is.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The thing is not any more what the caller believes it to be.
+    #[error("{0}")]
+    Changed(String),
+    /// The caller has to say what it believes the thing to be.
+    #[error("{0}")]
+    ConditionMissing(String),
     /// The service is stopping, or a part that it needs is away.
     #[error("{0}")]
     Unavailable(String),
@@ -62,6 +76,9 @@ impl ServiceError {
             Self::WrongState(_) => Problem::new(409, "wrong-state", "Not possible in this state", detail),
             Self::BadRequest(_) => Problem::new(400, "bad-request", "Bad request", detail),
             Self::Denied(_) => Problem::new(403, "denied", "Denied", detail),
+            Self::Unauthenticated(_) => Problem::new(401, "unauthenticated", "Who are you?", detail),
+            Self::Changed(_) => Problem::new(412, "changed", "It was changed meanwhile", detail),
+            Self::ConditionMissing(_) => Problem::new(428, "condition-missing", "A condition is missing", detail),
             Self::Unavailable(_) => Problem::new(503, "unavailable", "Unavailable", detail),
             Self::Internal(_) => Problem::new(500, "internal", "Internal error", detail),
         }
@@ -94,9 +111,26 @@ pub struct GroupQuery {
     pub limit: usize,
 }
 
+/// Something that has to be accounted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deed<'a> {
+    /// Who did it: the name of a token, a user id, an address.
+    pub by: &'a str,
+    /// What, such as `download`.
+    pub what: &'static str,
+    /// The core.
+    pub core: &'a str,
+    /// Its file, for a download.
+    pub file: Option<&'a str>,
+    /// First byte and number of bytes, for a download of a part.
+    pub range: Option<(u64, u64)>,
+}
+
 /// An open file of a core, for a download.
 #[derive(Debug)]
 pub struct CoreFileSource {
+    /// Full id of the core.
+    pub core: String,
     /// The file, read from offset 0 to `length_bytes`.
     pub file: File,
     /// Its length.
@@ -139,11 +173,47 @@ pub trait CoreService: Send + Sync + 'static {
     /// As [`CoreService::info`]; [`ServiceError::NotFound`] for a name that the core does not have.
     fn open_file(&self, id: &str, name: &str) -> Result<CoreFileSource, ServiceError>;
 
+    /// What was found out about a core's crash, if anything was.
+    ///
+    /// # Errors
+    /// As [`CoreService::info`].
+    fn explanation(&self, id: &str) -> Result<Option<Explanation>, ServiceError>;
+
+    /// The ranges of a core that arrived, ascending.
+    ///
+    /// # Errors
+    /// As [`CoreService::info`].
+    fn received(&self, id: &str) -> Result<Vec<ByteRange>, ServiceError>;
+
+    /// Changes what people wrote about a core that still has the entity tag `if_match` (`*` for any).
+    ///
+    /// # Errors
+    /// As [`CoreService::info`]; [`ServiceError::Changed`], or [`ServiceError::BadRequest`] for a text that is too long.
+    fn edit(&self, id: &str, edit: &CoreEdit, if_match: &str, by: &str) -> Result<CoreInfo, ServiceError>;
+
+    /// Removes a core with all its files.
+    ///
+    /// # Errors
+    /// As [`CoreService::info`]; [`ServiceError::WrongState`] for a pinned core or one that is being received.
+    fn remove(&self, id: &str, by: &str) -> Result<(), ServiceError>;
+
+    /// How the receiver is.
+    fn health(&self) -> Health;
+
+    /// What happened lately.
+    fn events(&self) -> Arc<EventLog>;
+
+    /// Writes down that somebody did something that has to be accounted for.
+    fn audit(&self, deed: &Deed<'_>);
+
     /// Whether new dumps can be taken; the text says why not.
     ///
     /// # Errors
     /// [`ServiceError::Unavailable`] with the reason.
-    fn ready(&self) -> Result<(), ServiceError>;
+    fn ready(&self) -> Result<(), ServiceError> {
+        let failed = self.health().checks.into_iter().find(|check| !check.ok);
+        failed.map_or(Ok(()), |check| Err(ServiceError::Unavailable(check.detail)))
+    }
 
     /// Numbers in the text format of Prometheus, for `/metrics`.
     fn metrics(&self) -> String;

@@ -11,21 +11,24 @@
 //! ```
 //!
 //! - [`Receiver`]: start, stop, wait for cores (also embedded in other programs)
-//! - [`LocalCores`]: the cores of a directory, read-only; implements [`api::CoreService`]
+//! - [`LocalCores`]: the cores of a directory; [`CoreCatalogue`] serves them as [`api::CoreService`]
 //! - [`explain()`]: what a core tells of the crash; hostile bytes, so a process of its own runs it ([`confine`])
 //! - [`export`]: a core in the form that a tool wants
 //! - [`codecs`]: how the pages of kdump files are compressed
 //! - [`trains`]: many datagrams by one call, for senders too
 //! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`, `admission`: who
-//!   may dump, how often, how much · `hooks`: commands that are run · `limits`
+//!   may dump, how often, how much · `hooks`: commands that are run · `events`, `audit`: what is told and written down of
+//!   it all · `limits`
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
 
 mod admission;
 mod allow;
+mod audit;
 pub mod codecs;
 mod cores;
 mod escape;
+mod events;
 mod explain;
 pub mod export;
 #[cfg(feature = "fuzz")]
@@ -37,6 +40,12 @@ mod os;
 mod receiver;
 mod service;
 mod store;
+
+/// The format of a canary: a small dump that only shows that dumps arrive.
+pub const CANARY_FORMAT: &str = "canary";
+
+/// The first bytes of a canary's file.
+pub const CANARY_MAGIC: &[u8] = b"COREFERRY CANARY\n";
 
 pub use admission::{Limits, Rate, Share, ShareError};
 pub use allow::{Cidr, CidrError};

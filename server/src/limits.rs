@@ -208,6 +208,12 @@ pub const RECOUNT_AFTER: Duration = Duration::from_secs(1);
 /// Largest bitmap of a minidump that is counted: one bit per page of 8 TiB, read within a fraction of a second.
 pub const BITMAP_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Largest labels.json that is read: all labels and the note at their bounds fit, escaped, several times over.
+pub const LABELS_FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// How often running dumps are looked at for those who listen: what an eye follows, and what the contract promises (2/s).
+pub const PROGRESS_LOOK: Duration = Duration::from_millis(500);
+
 /// Time that a hook has: enough to copy what is small and to tell somebody; what takes longer belongs behind it.
 pub const HOOK_DEADLINE: Duration = Duration::from_secs(60);
 

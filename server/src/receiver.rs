@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use api::CoreSummary;
+use api::{CoreSummary, EventLog};
 use netdump::{AckPolicy, Session};
 
 use crate::admission::{Admission, Limits};
 use crate::allow::Cidr;
 use crate::cores::LocalCores;
+use crate::events::ProgressTeller;
 use crate::explain::Explainer;
 use crate::hooks::{HookRunner, Hooks};
 use crate::ingest::{Beginning, Counters, Door, SessionRules, Shared, SpoolOrLinger};
@@ -94,6 +95,7 @@ pub struct Receiver {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddrV4>,
     heralds: Vec<JoinHandle<()>>,
+    progress: ProgressTeller,
 }
 
 /// A session that cannot go on in this receiver.
@@ -144,8 +146,11 @@ impl Receiver {
         admission.ledger.recount(cores.stored_bytes().into_iter());
         let counters = Arc::new(Counters::default());
         let hooks = HookRunner::start(&root, hooks, Arc::clone(&counters));
-        let explainer = Explainer::start(explainer, Arc::clone(&cores));
-        let told = (hooks, explainer);
+        let run = jiff::Timestamp::now().as_millisecond();
+        let events = Arc::new(EventLog::new(format!("{run:x}")));
+        let explainer = Explainer::start(explainer, Arc::clone(&cores), Arc::clone(&events));
+        let progress = ProgressTeller::start(Arc::clone(&events), Arc::clone(&cores));
+        let told = (hooks, explainer, events);
         let shared = Arc::new(Shared::new(root, admission, told, rules, cores, counters, answered));
         let mut doors = Vec::new();
         for address in listen {
@@ -167,6 +172,7 @@ impl Receiver {
             shared,
             addresses: doors.iter().map(|door| door.address()).collect(),
             heralds: Vec::new(),
+            progress,
         };
         for door in doors {
             let listen = door.address();
@@ -204,6 +210,7 @@ impl Receiver {
             self.cores(),
             Arc::clone(&self.shared.counters),
             Arc::clone(&self.shared.admission),
+            Arc::clone(&self.shared.events),
         ))
     }
 
@@ -235,6 +242,7 @@ impl Receiver {
         }
         self.shared.join_sessions();
         self.shared.explainer.stop();
+        self.progress.stop();
         self.shared.hooks.stop();
     }
 }

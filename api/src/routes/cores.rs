@@ -7,20 +7,23 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::caller::Caller;
 use super::problems::Refusal;
 use super::{blocking, files};
 use crate::limits;
-use crate::service::{CoreQuery, CoreService, GroupQuery};
+use crate::service::{CoreQuery, CoreService, Deed, GroupQuery, ServiceError};
 use crate::types::core::{CoreInfo, CoreState, CoreSummary, ExtentPage};
+use crate::types::edit::CoreEdit;
 use crate::types::explanation::CoreGroup;
 use crate::types::page::Page;
 use crate::types::problem::Problem;
@@ -32,8 +35,8 @@ type Cores = State<Arc<dyn CoreService>>;
 pub(super) fn routes() -> OpenApiRouter<Arc<dyn CoreService>> {
     OpenApiRouter::new()
         .routes(routes!(list))
+        .routes(routes!(info, edit, remove))
         .routes(routes!(groups))
-        .routes(routes!(info))
         .routes(routes!(extents))
         .routes(routes!(file))
 }
@@ -124,10 +127,62 @@ async fn groups(
 /// One core; `id` may be a unique prefix or `latest`.
 #[utoipa::path(get, path = "/api/v1/cores/{id}", tag = "cores", responses(
     (status = 200, body = CoreInfo),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
     (status = 404, body = Problem, content_type = "application/problem+json"),
 ))]
-async fn info(State(service): Cores, Path(id): Path<String>) -> Result<Json<CoreInfo>, Refusal> {
-    Ok(Json(blocking(move || service.info(&id)).await?))
+async fn info(State(service): Cores, Path(id): Path<String>) -> Result<Response, Refusal> {
+    Ok(tagged(&blocking(move || service.info(&id)).await?))
+}
+
+/// A core with its entity tag.
+fn tagged(info: &CoreInfo) -> Response {
+    ([(header::ETAG, info.etag())], Json(info)).into_response()
+}
+
+/// Changes what people wrote about a core: its note, its pin, its labels. `If-Match` says which state of it is meant, by the
+/// entity tag of `GET`; `*` means any.
+#[utoipa::path(patch, path = "/api/v1/cores/{id}", tag = "cores", request_body = CoreEdit,
+    params(("If-Match" = Option<String>, Header, description = "Entity tag that `GET` gave, or `*`")),
+    responses(
+        (status = 200, body = CoreInfo),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It was changed meanwhile", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too long"),
+        (status = 428, description = "`If-Match` is missing", body = Problem, content_type = "application/problem+json"),
+    ))]
+async fn edit(
+    State(service): Cores,
+    Path(id): Path<String>,
+    Caller(by): Caller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let edit: CoreEdit =
+        serde_json::from_slice(&body).map_err(|why| Refusal::bad_request(format!("the body is no change: {why}")))?;
+    let if_match = match headers.get(header::IF_MATCH).map(|tag| tag.to_str()) {
+        Some(Ok(tag)) => tag.trim().to_owned(),
+        Some(Err(_)) => return Err(Refusal::bad_request("If-Match is no entity tag")),
+        None => {
+            let sentence = "name the entity tag that GET gave in If-Match, or * for any".to_owned();
+            return Err(ServiceError::ConditionMissing(sentence).into());
+        }
+    };
+    let info = blocking(move || service.edit(&id, &edit, &if_match, &by)).await?;
+    Ok(tagged(&info))
+}
+
+/// Removes a core with all its files. A pinned one stays.
+#[utoipa::path(delete, path = "/api/v1/cores/{id}", tag = "cores", responses(
+    (status = 204, description = "It is gone"),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is pinned, or still being received", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn remove(State(service): Cores, Path(id): Path<String>, Caller(by): Caller) -> Result<StatusCode, Refusal> {
+    blocking(move || service.remove(&id, &by)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Received ranges with their digests: what a sparse download needs.
@@ -158,6 +213,7 @@ async fn extents(
         (status = 200, description = "The whole file", content_type = "application/octet-stream"),
         (status = 206, description = "The range", content_type = "application/octet-stream"),
         (status = 304, description = "The caller has it already"),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 416, description = "The range is not in the file", body = Problem,
             content_type = "application/problem+json"),
@@ -165,11 +221,27 @@ async fn extents(
 async fn file(
     State(service): Cores,
     Path((id, name)): Path<(String, String)>,
+    Caller(by): Caller,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let file_name = name.clone();
-    let source = blocking(move || service.open_file(&id, &name)).await?;
-    files::answer(source, &file_name, &headers).await
+    let (file_name, opened) = (name.clone(), Arc::clone(&service));
+    let source = blocking(move || opened.open_file(&id, &name)).await?;
+    let core = source.core.clone();
+    let (response, range) = files::answer(source, &file_name, &headers).await?;
+    if range.is_some() {
+        let note = move || {
+            service.audit(&Deed {
+                by: &by,
+                what: "download",
+                core: &core,
+                file: Some(&file_name),
+                range,
+            });
+            Ok(())
+        };
+        blocking(note).await?;
+    }
+    Ok(response)
 }
 
 /// The caller's limit, or the default; never more than `most`.

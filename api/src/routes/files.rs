@@ -26,14 +26,18 @@ enum Wanted {
 /// Bytes read from the file at a time: large enough for a fast disk, small enough for a thousand downloads.
 const READ_CHUNK_BYTES: usize = 256 * 1024;
 
-/// The answer for `source` to a request with these headers.
-pub(super) async fn answer(source: CoreFileSource, name: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+/// The answer for `source` to a request with these headers, and first byte and length of what it carries, if it does.
+pub(super) async fn answer(
+    source: CoreFileSource,
+    name: &str,
+    headers: &HeaderMap,
+) -> Result<(Response, Option<(u64, u64)>), Refusal> {
     let etag = format!("\"{}\"", source.etag);
     let common = common_headers(&source, name, &etag);
     if let Some(known) = text(headers, header::IF_NONE_MATCH)
         && known.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*")
     {
-        return Ok((StatusCode::NOT_MODIFIED, common).into_response());
+        return Ok(((StatusCode::NOT_MODIFIED, common).into_response(), None));
     }
     let range_is_valid = text(headers, header::IF_RANGE).is_none_or(|tag| tag.trim() == etag);
     let wanted = match text(headers, header::RANGE) {
@@ -44,7 +48,7 @@ pub(super) async fn answer(source: CoreFileSource, name: &str, headers: &HeaderM
     let (status, first, length) = match wanted {
         Wanted::Whole => (StatusCode::OK, 0, total),
         Wanted::Part { first, length } => (StatusCode::PARTIAL_CONTENT, first, length),
-        Wanted::NotInFile => return Ok(not_in_file(total)),
+        Wanted::NotInFile => return Ok((not_in_file(total), None)),
     };
     let mut file = tokio::fs::File::from_std(source.file);
     if first > 0 {
@@ -63,7 +67,7 @@ pub(super) async fn answer(source: CoreFileSource, name: &str, headers: &HeaderM
             response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
     }
-    Ok(response)
+    Ok((response, Some((first, length))))
 }
 
 /// Headers of every answer that succeeds.

@@ -1,9 +1,11 @@
 //! Routers over the service traits, and the OpenAPI document made from the same handlers.
 
+mod caller;
 mod cores;
+pub(crate) mod events;
 mod files;
 mod health;
-mod problems;
+pub(crate) mod problems;
 mod vms;
 
 use std::sync::Arc;
@@ -13,12 +15,15 @@ use axum::routing::get;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
+pub use self::caller::Peer;
 use crate::limits;
 use crate::service::{CoreService, ServiceError, VmService};
 
 /// The routes of the receiver: cores, health, metrics and the document.
 pub fn core_router(service: Arc<dyn CoreService>) -> Router {
-    let (router, _) = core_routes().with_state(service).split_for_parts();
+    let (router, _) = core_routes().with_state(Arc::clone(&service)).split_for_parts();
+    #[cfg(feature = "pages")]
+    let router = router.merge(crate::pages::router(service));
     finished(router)
 }
 
@@ -47,7 +52,10 @@ pub fn openapi() -> OpenApi {
 
 /// The receiver's routes with their descriptions.
 fn core_routes() -> OpenApiRouter<Arc<dyn CoreService>> {
-    OpenApiRouter::new().merge(cores::routes()).merge(health::core_routes())
+    OpenApiRouter::new()
+        .merge(cores::routes())
+        .merge(events::routes())
+        .merge(health::core_routes())
 }
 
 /// The machines' routes with their descriptions.
@@ -65,7 +73,7 @@ fn finished(router: Router) -> Router {
 }
 
 /// Runs a blocking service call off the event loop.
-async fn blocking<T, F>(call: F) -> Result<T, problems::Refusal>
+pub(crate) async fn blocking<T, F>(call: F) -> Result<T, problems::Refusal>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, ServiceError> + Send + 'static,

@@ -9,7 +9,7 @@ use crate::types::problem::Problem;
 
 /// A problem on its way to the caller.
 #[derive(Debug)]
-pub(super) struct Refusal(pub(super) Box<Problem>);
+pub(crate) struct Refusal(pub(crate) Box<Problem>);
 
 impl From<ServiceError> for Refusal {
     fn from(error: ServiceError) -> Self {
@@ -19,7 +19,7 @@ impl From<ServiceError> for Refusal {
 
 impl Refusal {
     /// A request that makes no sense.
-    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         ServiceError::BadRequest(detail.into()).into()
     }
 }

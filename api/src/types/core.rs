@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::types::edit::CoreLabels;
 use crate::types::explanation::{CpuFacts, CrashFacts, GroupPlace, LogSource};
 
 /// What became of a core.
@@ -104,6 +105,9 @@ pub struct CoreSummary {
     pub holes: Vec<ByteRange>,
     /// Operating system and release of the guest, where they are known.
     pub kernel: Option<String>,
+    /// Whether somebody pinned it.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// The fields of a FreeBSD kernel dump header (`sys/sys/kerneldump.h`), text escaped.
@@ -240,6 +244,18 @@ pub struct CoreInfo {
     pub group: Option<GroupPlace>,
     /// The files of this core.
     pub files: Vec<CoreFile>,
+    /// What people wrote about it.
+    #[serde(default)]
+    pub written: CoreLabels,
+}
+
+impl CoreInfo {
+    /// The entity tag of what can be changed of this core, with quotes. An explanation that arrives does not change it.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        let json = serde_json::to_vec(&(&self.summary.id, &self.written)).unwrap_or_default();
+        format!("\"{}\"", blake3::hash(&json).to_hex())
+    }
 }
 
 /// A received range with its digest.

@@ -2,7 +2,10 @@
 
 pub mod core;
 pub mod dump;
+pub mod edit;
+pub mod event;
 pub mod explanation;
+pub mod health;
 pub mod page;
 pub mod problem;
 pub mod vm;

@@ -4,7 +4,7 @@ use std::fs;
 use std::fs::File;
 use std::path::PathBuf;
 
-use api::{CoreFile, CoreFileSource, CoreSummary, DigestedExtent, ExtentPage, SCHEMA_VERSION, ServiceError};
+use api::{ByteRange, CoreFile, CoreFileSource, CoreSummary, DigestedExtent, ExtentPage, SCHEMA_VERSION, ServiceError};
 
 use super::{LocalCores, read_manifest};
 use crate::explain::VmcoreBytes;
@@ -45,6 +45,13 @@ impl LocalCores {
             summary: entry.summary,
             received: manifest.coverage.received,
         })
+    }
+
+    /// The ranges that arrived, ascending.
+    pub(crate) fn received(&self, id: &str) -> Result<Vec<ByteRange>, ServiceError> {
+        let manifest = read_manifest(&self.resolve(id)?)?;
+        let ranges = manifest.coverage.received.into_iter();
+        Ok(ranges.map(|(offset, length)| ByteRange { offset, length }).collect())
     }
 
     /// Received ranges with their digests.
@@ -134,6 +141,7 @@ impl LocalCores {
         let file = File::open(entry.dir.join(name)).map_err(broken)?;
         let length_bytes = file.metadata().map_err(broken)?.len();
         Ok(CoreFileSource {
+            core: entry.summary.id.clone(),
             file,
             length_bytes,
             etag,

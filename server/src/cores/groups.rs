@@ -31,7 +31,10 @@ impl LocalCores {
     }
 
     /// A page of the groups; the one whose last core is the newest comes first.
-    pub(crate) fn group_page(&self, query: &GroupQuery) -> Result<Page<CoreGroup>, ServiceError> {
+    ///
+    /// # Errors
+    /// As [`api::CoreService::groups`].
+    pub fn group_page(&self, query: &GroupQuery) -> Result<Page<CoreGroup>, ServiceError> {
         let after = query.cursor.as_deref().map(decode_cursor).transpose()?;
         let cores: Vec<CoreSummary> = self.entries().into_iter().map(|entry| entry.summary).collect();
         let mut items = groups(&cores);
@@ -127,6 +130,7 @@ mod tests {
             stored_bytes: 0,
             holes: Vec::new(),
             kernel: (!kernel.is_empty()).then(|| kernel.to_owned()),
+            pinned: false,
         }
     }
 

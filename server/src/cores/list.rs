@@ -7,7 +7,10 @@ use super::LocalCores;
 
 impl LocalCores {
     /// A page of the list.
-    pub(crate) fn page(&self, query: &CoreQuery) -> Result<Page<CoreSummary>, ServiceError> {
+    ///
+    /// # Errors
+    /// As [`api::CoreService::list`].
+    pub fn page(&self, query: &CoreQuery) -> Result<Page<CoreSummary>, ServiceError> {
         let since = query.since.as_deref().map(parse_time).transpose()?;
         let after = query.cursor.as_deref().map(decode_cursor).transpose()?;
         let wanted = |core: &CoreSummary| {

@@ -1,6 +1,7 @@
 //! The cores of one directory: an index in memory over the manifests on disk. A database may take its place one day;
 //! the manifests stay the truth.
 
+mod edits;
 mod files;
 mod groups;
 mod list;
@@ -46,6 +47,7 @@ impl Entry {
         if let Some(explanation) = explain::read(&entry.dir) {
             entry.tell(&explanation);
         }
+        entry.summary.pinned = edits::read(&entry.dir).pinned;
         entry
     }
 
@@ -132,8 +134,11 @@ impl LocalCores {
             .map_err(|why| ServiceError::Internal(format!("cannot read the core {}: {why}", entry.summary.id)))
     }
 
-    /// Everything about one core, or about a running session.
-    pub(crate) fn info(&self, id: &str) -> Result<CoreInfo, ServiceError> {
+    /// Everything about one core, or about a running session. `id` as for [`LocalCores::dir`].
+    ///
+    /// # Errors
+    /// As [`api::CoreService::info`].
+    pub fn info(&self, id: &str) -> Result<CoreInfo, ServiceError> {
         match self.resolve(id) {
             Ok(entry) => {
                 let mut info = read_manifest(&entry)?.info();
@@ -150,6 +155,8 @@ impl LocalCores {
                     info.crash = explanation.crash;
                 }
                 info.group = self.place_in_group(&info.summary);
+                info.written = edits::read(&entry.dir);
+                info.summary.pinned = info.written.pinned;
                 Ok(info)
             }
             Err(ServiceError::NotFound { what, name }) => {
@@ -176,10 +183,21 @@ impl LocalCores {
 
     /// What a core tells is known now.
     pub(crate) fn explained(&self, dir: &Path, explanation: &Explanation) {
+        self.change(dir, |entry| entry.tell(explanation));
+    }
+
+    /// Changes what the index says of the core in `dir`.
+    fn change(&self, dir: &Path, change: impl FnOnce(&mut Entry)) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = index.iter_mut().find(|entry| entry.dir == dir) {
-            entry.tell(explanation);
+            change(entry);
         }
+    }
+
+    /// Takes a core off the index.
+    fn forget(&self, dir: &Path) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        index.retain(|entry| entry.dir != dir);
     }
 
     /// Reads all manifests anew.
@@ -193,6 +211,11 @@ impl LocalCores {
         }
         found.sort_by(|a, b| key(&b.summary).cmp(&key(&a.summary)));
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// What was found out about a core's crash, if anything was.
+    pub(crate) fn explanation(&self, id: &str) -> Result<Option<Explanation>, ServiceError> {
+        Ok(explain::read(&self.resolve(id)?.dir))
     }
 
     /// The guest's address and the stored bytes of each core that is on disk.

@@ -4,12 +4,17 @@ use std::fs;
 use std::fs::File;
 use std::path::Path;
 
-use api::{ByteRange, CoreInfo, CoreState, CoreSummary, SCHEMA_VERSION};
+use api::{ByteRange, CoreInfo, CoreLabels, CoreState, CoreSummary, SCHEMA_VERSION};
 
 use super::LocalCores;
 use crate::store::{commit, examine, expected, facts, journal, layout};
 
 impl LocalCores {
+    /// The dumps that are being received.
+    pub(crate) fn running(&self) -> Vec<CoreSummary> {
+        self.receiving().into_iter().map(|(summary, _)| summary).collect()
+    }
+
     /// The running sessions, and those that lost their receiver and wait for the next one.
     pub(super) fn receiving(&self) -> Vec<(CoreSummary, journal::SessionHead)> {
         let Ok(listing) = fs::read_dir(self.root.join(layout::SPOOL)) else {
@@ -70,6 +75,7 @@ fn receiving_summary(dir: &Path) -> Option<(CoreSummary, journal::SessionHead)> 
         stored_bytes: received.covered_bytes(),
         holes,
         kernel: facts.kernel(header.as_ref()),
+        pinned: false,
     };
     Some((summary, head))
 }
@@ -104,6 +110,7 @@ pub(super) fn receiving_info(summary: CoreSummary, head: journal::SessionHead) -
         group: None,
         repaired: false,
         files: Vec::new(),
+        written: CoreLabels::default(),
         summary,
     }
 }

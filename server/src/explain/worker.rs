@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use api::Explanation;
+use api::{EventLog, Explanation};
 
 use crate::cores::LocalCores;
+use crate::events;
 use crate::limits::{EXPLAIN_QUEUE, EXPLAIN_TIME, EXPLANATION_BYTES_MAX, STOP_LOOK};
 use crate::os;
 use crate::store::layout;
@@ -50,18 +51,20 @@ pub(crate) struct Explainer {
 struct Work {
     program: PathBuf,
     cores: Arc<LocalCores>,
+    events: Arc<EventLog>,
     stop: Arc<AtomicBool>,
 }
 
 impl Explainer {
     /// Starts the thread; `program` is run as `PROGRAM explain-core DIRECTORY` and prints an [`Explanation`].
-    pub(crate) fn start(program: Option<PathBuf>, cores: Arc<LocalCores>) -> Self {
+    pub(crate) fn start(program: Option<PathBuf>, cores: Arc<LocalCores>, events: Arc<EventLog>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let started = program.and_then(|program| {
             let (queue, dirs) = mpsc::sync_channel(EXPLAIN_QUEUE);
             let work = Work {
                 program,
                 cores,
+                events,
                 stop: Arc::clone(&stop),
             };
             let builder = thread::Builder::new().name("explain".to_owned());
@@ -118,6 +121,9 @@ impl Work {
                     let signature = explanation.crash.as_ref().map(|crash| crash.signature.as_str());
                     tracing::info!(%core, signature, "core explained");
                     self.cores.explained(&dir, &explanation);
+                    if let Some(core) = dir.file_name().and_then(|id| self.cores.by_id(id.to_str()?)) {
+                        events::tell(&self.events, "core.explained", events::of_core(&core));
+                    }
                 }
                 Err(why) => tracing::warn!(%core, "core not explained: {why}"),
             }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use api::{ByteRange, CoreState, SCHEMA_VERSION};
+use api::{ByteRange, CoreState, EventData, SCHEMA_VERSION};
 use serde::Serialize;
 
 use crate::escape;
@@ -80,6 +80,22 @@ impl HookEvent {
             lost_bytes: 0,
             holes: Vec::new(),
             netdumpd_reason: None,
+        }
+    }
+
+    /// The same for those who listen.
+    pub(crate) fn as_data(&self) -> EventData {
+        EventData {
+            schema_version: SCHEMA_VERSION,
+            id: self.id.clone(),
+            guest: self.guest.clone(),
+            state: self.state,
+            panic: self.panic.clone(),
+            signature: None,
+            file_len_bytes: self.file_len_bytes,
+            stored_bytes: self.stored_bytes,
+            rate_bps: None,
+            reason: self.reason.clone(),
         }
     }
 

@@ -22,6 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use api::EventLog;
 use netdump::{AckPolicy, SessionLimits};
 
 pub(crate) use counters::Counters;
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) admission: Arc<Admission>,
     pub(crate) hooks: HookRunner,
     pub(crate) explainer: Explainer,
+    pub(crate) events: Arc<EventLog>,
     pub(crate) rules: SessionRules,
     pub(crate) cores: Arc<LocalCores>,
     pub(crate) counters: Arc<Counters>,
@@ -111,7 +113,7 @@ impl Shared {
     pub(crate) fn new(
         root: PathBuf,
         admission: Arc<Admission>,
-        (hooks, explainer): (HookRunner, Explainer),
+        (hooks, explainer, events): (HookRunner, Explainer, Arc<EventLog>),
         rules: SessionRules,
         cores: Arc<LocalCores>,
         counters: Arc<Counters>,
@@ -122,6 +124,7 @@ impl Shared {
             admission,
             hooks,
             explainer,
+            events,
             rules,
             cores,
             counters,

@@ -99,6 +99,9 @@ impl Facts {
 
 /// Kind of file by its first bytes.
 fn format_of(head: &[u8]) -> &'static str {
+    if head.starts_with(crate::CANARY_MAGIC) {
+        return crate::CANARY_FORMAT;
+    }
     // System V ABI, ELF header; sys/amd64/include/minidump.h MINIDUMP_MAGIC; makedumpfile diskdump_mod.h;
     // RFC 1952, section 2.3.1; RFC 8878, section 3.1.1.
     if head.starts_with(b"\x7fELF") {

@@ -1,10 +1,12 @@
 //! Names and modes of what stands on disk (the on-disk contract), and nothing else.
 //!
 //! ```text
-//! DIR/cores/<yyyy>/<mm>/<core-id>/   vmcore  info.txt  kdh.bin  manifest.json  [key.bin]  [explain.json]  [vmcore.gz | vmcore.zst]
+//! DIR/cores/<yyyy>/<mm>/<core-id>/   vmcore  info.txt  kdh.bin  manifest.json  [key.bin]  [explain.json]  [labels.json]  [vmcore.gz | vmcore.zst]
 //! DIR/spool/<session-id>/            vmcore.part  session.journal  [kdh.bin] [key.bin]
 //! DIR/resume/<session-id>.linger     the journal of a session that is a core already and still answers
 //! DIR/resume/answered                heralds that were answered and have no session yet
+//! DIR/lock                           taken by whoever changes or removes stored cores
+//! DIR/audit.jsonl                    who took and who removed what
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -50,6 +52,12 @@ const LINGER_SUFFIX: &str = ".linger";
 pub(crate) const ANSWERED: &str = "answered";
 /// What the core tells of the crash; derived.
 pub(crate) const EXPLANATION: &str = "explain.json";
+/// What people wrote about a core.
+pub(crate) const LABELS: &str = "labels.json";
+/// Taken by whoever changes or removes stored cores.
+pub(crate) const LOCK: &str = "lock";
+/// Who took and who removed what.
+pub(crate) const AUDIT: &str = "audit.jsonl";
 /// Space set aside for the records.
 pub(crate) const RESERVE: &str = "reserve";
 

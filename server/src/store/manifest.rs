@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use api::{ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, KernelHeaderFacts, NoteFacts, SCHEMA_VERSION};
+use api::{
+    ByteRange, CoreFile, CoreInfo, CoreLabels, CoreState, CoreSummary, KernelHeaderFacts, NoteFacts, SCHEMA_VERSION,
+};
 use netdump::Extents;
 use serde::{Deserialize, Serialize};
 
@@ -170,6 +172,7 @@ impl Manifest {
             stored_bytes: self.stored_bytes,
             holes: self.coverage.lost.clone(),
             kernel: self.kernel.clone(),
+            pinned: false,
         }
     }
 
@@ -201,6 +204,7 @@ impl Manifest {
             problems: Vec::new(),
             group: None,
             files: self.files.clone(),
+            written: CoreLabels::default(),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use api::{
-    Client, ClientError, CoreGroup, CoreInfo, CoreQuery, CoreService as _, CoreState, CoreSummary, Endpoint,
-    ExtentPage, GroupQuery, Page, ServiceError,
+    Client, ClientError, CoreGroup, CoreInfo, CoreQuery, CoreState, CoreSummary, Endpoint, ExtentPage, GroupQuery,
+    Page, ServiceError,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use server::LocalCores;
@@ -95,7 +95,7 @@ impl Source {
         let mut all = Vec::new();
         loop {
             let page = match self {
-                Self::Dir(cores) => cores.list(&query).map_err(|why| refused(&why))?,
+                Self::Dir(cores) => cores.page(&query).map_err(|why| refused(&why))?,
                 Self::Api(client) => {
                     let page: Page<CoreSummary> = client.get(&list_path(&query)).map_err(|why| failed(client, &why))?;
                     page
@@ -118,7 +118,7 @@ impl Source {
         let mut all = Vec::new();
         loop {
             let page = match self {
-                Self::Dir(cores) => cores.groups(&query).map_err(|why| refused(&why))?,
+                Self::Dir(cores) => cores.group_page(&query).map_err(|why| refused(&why))?,
                 Self::Api(client) => {
                     let cursor = query
                         .cursor
@@ -168,9 +168,11 @@ pub(super) fn refused(why: &ServiceError) -> Failure {
     let exit = match why {
         ServiceError::NotFound { .. } => Exit::NothingMatched,
         ServiceError::BadRequest(_) => Exit::Usage,
-        ServiceError::Denied(_) => Exit::Denied,
+        ServiceError::Denied(_) | ServiceError::Unauthenticated(_) => Exit::Denied,
         ServiceError::Conflict { .. }
         | ServiceError::WrongState(_)
+        | ServiceError::Changed(_)
+        | ServiceError::ConditionMissing(_)
         | ServiceError::Unavailable(_)
         | ServiceError::Internal(_) => Exit::Failed,
     };

@@ -1,17 +1,18 @@
 //! What a session keeps: its storage from the first bytes on, and the core at its end.
 
+use api::{CoreState, EventData};
 use jiff::Timestamp;
 
 use super::super::Counters;
 use super::SessionThread;
 use super::batch::Run;
 use crate::admission::{Refused, Short};
-use crate::escape;
 use crate::hooks::{Happened, HookEvent};
 use crate::store::examine::Ending;
 use crate::store::journal::SessionHead;
 use crate::store::layout;
 use crate::store::spool::{Spool, SpoolError};
+use crate::{escape, events};
 
 impl SessionThread {
     /// Ends the session and keeps what came.
@@ -41,6 +42,15 @@ impl SessionThread {
                 let reason = kept.manifest.reason.as_deref().unwrap_or_default();
                 tracing::info!(core = %summary.id, guest = %summary.guest, state = %summary.state, reason, "core kept");
                 self.shared.cores.insert(kept.dir.clone(), &kept.manifest);
+                let kind = match summary.state {
+                    CoreState::Complete => "core.complete",
+                    _ => "core.incomplete",
+                };
+                let data = EventData {
+                    reason: kept.manifest.reason.clone(),
+                    ..events::of_core(&summary)
+                };
+                events::tell(&self.shared.events, kind, data);
                 self.shared.explainer.kept(&kept.dir);
                 self.shared.announce();
                 kept.durable
@@ -88,6 +98,11 @@ impl SessionThread {
             self.storage(why)
         })?;
         self.shared.hooks.happened(|| self.hook_event(Happened::Start));
+        events::tell(
+            &self.shared.events,
+            "dump.started",
+            self.hook_event(Happened::Start).as_data(),
+        );
         Ok(spool)
     }
 

@@ -1,0 +1,198 @@
+//! The receiver's API and web page as programs and browsers see them.
+
+mod common;
+#[path = "web/dumps.rs"]
+mod dumps;
+#[path = "web/http.rs"]
+mod http;
+#[path = "receiver/tiny_sender.rs"]
+mod tiny_sender;
+
+use std::io::{BufRead as _, BufReader};
+
+use common::{Serve, temp_dir};
+use http::{get, request, send};
+use tiny_sender::TinySender;
+
+/// A panic text that a page must not take for markup.
+const HOSTILE: &str = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;</pre>";
+
+#[test]
+fn markup_in_a_panic_stays_text_and_pages_carry_their_policy() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    dumps::send(&serve, "<b>web</b>", HOSTILE);
+    let id = dumps::id(&serve);
+    for path in [
+        "/",
+        &format!("/cores/{id}"),
+        "/groups",
+        "/health",
+        "/cores/none",
+        "/?guest=%3Cb%3Eweb%3C%2Fb%3E",
+    ] {
+        let answer = get(&serve.api, path);
+        assert_eq!(answer.status, if path == "/cores/none" { 404 } else { 200 }, "{path}");
+        let policy = answer.header("content-security-policy").expect("a policy");
+        assert!(
+            policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        let text = answer.text();
+        for forbidden in [
+            "<script>",
+            "<img",
+            "<b>",
+            "onerror=alert(2)>\"",
+            " style=",
+            "<style",
+            "javascript:",
+        ] {
+            assert!(!text.contains(forbidden), "{path} has `{forbidden}`:\n{text}");
+        }
+        for (at, _) in text.match_indices("<script") {
+            assert!(
+                text[at..].starts_with("<script src=\"/assets/"),
+                "{path} has a script of its own"
+            );
+        }
+        assert!(text.len() < 100 * 1024, "{path} is small");
+    }
+    let text = get(&serve.api, &format!("/cores/{id}")).expect(200).text();
+    assert!(
+        text.contains("&lt;script&gt;alert(1)&lt;/script&gt;"),
+        "the panic is shown:\n{text}"
+    );
+    assert!(
+        text.contains(&format!("coreferry cores fetch {id}")),
+        "commands to copy"
+    );
+    let list = get(&serve.api, "/").expect(200).text();
+    assert!(list.contains(&format!("href=\"/cores/{id}\"")), "{list}");
+    let none = get(&serve.api, "/?guest=nobody").expect(200).text();
+    assert!(
+        none.contains("No core matches") && !none.contains(&id),
+        "the address filters"
+    );
+    for asset in ["style.css", "htmx.js", "sse.js", "icon.svg"] {
+        get(&serve.api, &format!("/assets/{asset}")).expect(200);
+    }
+}
+
+#[test]
+fn notes_and_pins_need_the_tag_of_what_was_read_and_a_pinned_core_stays() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    dumps::send(&serve, "web", "panic");
+    let id = dumps::id(&serve);
+    let path = format!("/api/v1/cores/{id}");
+    let read = get(&serve.api, &path).expect(200);
+    let tag = read.header("etag").expect("an entity tag").to_owned();
+    let edit = |tag: &[&str], body: &str| request(&serve.api, "PATCH", &path, tag, body);
+    edit(&[], "{}").problem(428, "condition-missing");
+    edit(&["If-Match: \"old\""], "{}").problem(412, "changed");
+    edit(&["If-Match: *"], r#"{"colour":1}"#).problem(400, "bad-request");
+    edit(&["If-Match: *"], &format!(r#"{{"note":"{}"}}"#, "x".repeat(5000))).problem(400, "bad-request");
+    let matching = format!("If-Match: {tag}");
+    let body = r#"{"pinned":true,"note":"<i>seen</i>","labels":{"bug":"17"}}"#;
+    let changed = edit(&[&matching], body).expect(200);
+    assert_eq!(changed.json()["written"]["note"], "<i>seen</i>");
+    assert_eq!(changed.json()["pinned"], true);
+    edit(&[&matching], body).problem(412, "changed");
+    let page = get(&serve.api, &format!("/cores/{id}")).text();
+    assert!(
+        page.contains("&lt;i&gt;seen&lt;/i&gt;") && page.contains("pinned"),
+        "{page}"
+    );
+    request(&serve.api, "DELETE", &path, &[], "").problem(409, "wrong-state");
+    edit(&["If-Match: *"], r#"{"pinned":false}"#).expect(200);
+    request(&serve.api, "DELETE", &path, &[], "").expect(204);
+    get(&serve.api, &path).problem(404, "not-found");
+    assert!(serve.cores().is_empty(), "the directory says the same");
+    // What people wrote outlives nothing, what they did does.
+    let audit = std::fs::read_to_string(dir.path().join("audit.jsonl")).expect("an audit file");
+    assert!(audit.contains("\"remove\"") && audit.contains(&id), "{audit}");
+}
+
+#[test]
+fn each_download_is_written_down_with_its_range() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    dumps::send(&serve, "web", "panic");
+    let id = dumps::id(&serve);
+    let path = format!("/api/v1/cores/{id}/files/vmcore");
+    assert_eq!(
+        request(&serve.api, "GET", &path, &["Range: bytes=4000-4099"], "")
+            .expect(206)
+            .body
+            .len(),
+        100
+    );
+    get(&serve.api, &format!("/api/v1/cores/{id}/files/none")).problem(404, "not-found");
+    let audit = std::fs::read_to_string(dir.path().join("audit.jsonl")).expect("an audit file");
+    let lines: Vec<serde_json::Value> = audit
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{audit}");
+    let line = &lines[0];
+    assert_eq!((&line["what"], &line["file"]), (&"download".into(), &"vmcore".into()));
+    assert_eq!((&line["offset"], &line["length"]), (&4000.into(), &100.into()));
+    assert_eq!((&line["core"], &line["by"]), (&id.clone().into(), &"127.0.0.1".into()));
+}
+
+#[test]
+fn events_come_as_they_happen_and_again_after_the_last_one_seen() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    get(&serve.api, "/api/v1/events?types=nothing").problem(400, "bad-request");
+    let listen = |headers: &[&str], query: &str| {
+        let path = format!("/api/v1/events{query}");
+        let lines = BufReader::new(send(&serve.api, "GET", &path, headers, "")).lines();
+        lines.map(|line| line.expect("a line in time"))
+    };
+    // The comment in front says that the listener has its place.
+    let mut live = listen(&[], "");
+    live.find(|line| line == ": coreferry").expect("a beginning");
+    let mut sender = TinySender::connect(serve.netdump);
+    sender.data(0, &[7; 4096]);
+    let progress = live.find(|line| line.starts_with("event: dump.progress"));
+    assert!(progress.is_some(), "a running dump is told of");
+    sender.header(&dumps::header(4096, "web", "panic"));
+    sender.finish();
+    live.find(|line| line == "event: core.complete").expect("its end");
+    let data = live
+        .find_map(|line| line.strip_prefix("data: ").map(str::to_owned))
+        .expect("its data");
+    let event: serde_json::Value = serde_json::from_str(&data).expect("JSON");
+    assert_eq!(
+        (&event["specversion"], &event["data"]["panic"]),
+        (&"1.0".into(), &"panic".into())
+    );
+    // Everything that is kept, then what came after the first of it.
+    let mut all = listen(&["Last-Event-ID: 0"], "?types=dump.started,core.complete");
+    let first = all
+        .find_map(|line| line.strip_prefix("id: ").map(str::to_owned))
+        .expect("an id");
+    all.find(|line| line == "event: dump.started").expect("the beginning");
+    all.find(|line| line == "event: core.complete").expect("the end");
+    let mut rest = listen(&[&format!("Last-Event-ID: {first}")], "");
+    let next = rest.find(|line| line.starts_with("event: ")).expect("an event");
+    assert_ne!(next, "event: dump.started", "that one was seen");
+}
+
+#[test]
+fn health_says_what_was_looked_at() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    assert_eq!(get(&serve.api, "/livez").expect(200).text(), "ok\n");
+    assert_eq!(get(&serve.api, "/readyz").expect(200).text(), "ok\n");
+    let verbose = get(&serve.api, "/readyz?verbose").expect(200).text();
+    assert!(
+        verbose.contains("ok   store-writable") && verbose.contains("ok   free-space"),
+        "{verbose}"
+    );
+    let health = get(&serve.api, "/api/v1/health").expect(200).json();
+    assert_eq!((&health["ready"], &health["cores"]), (&true.into(), &0.into()));
+}

@@ -1,0 +1,32 @@
+//! Dumps that a test makes.
+
+use crate::common::Serve;
+use crate::tiny_sender::{TinySender, kernel_dump_header};
+
+/// A kernel dump header with a panic text (`kdh_panicstring`: 175 bytes behind 64 of numbers, 64 of the host name and 192 of
+/// the version).
+pub(crate) fn header(len: u64, guest: &str, panic: &str) -> [u8; 512] {
+    let mut header = kernel_dump_header(len, guest);
+    header[320..320 + panic.len()].copy_from_slice(panic.as_bytes());
+    header[508..].fill(0);
+    let parity = header.chunks_exact(4).fold([0_u8; 4], |sum, word| {
+        [sum[0] ^ word[0], sum[1] ^ word[1], sum[2] ^ word[2], sum[3] ^ word[3]]
+    });
+    header[508..].copy_from_slice(&parity);
+    header
+}
+
+/// Sends a whole dump of 8 KiB.
+pub(crate) fn send(serve: &Serve, guest: &str, panic: &str) {
+    let mut sender = TinySender::connect(serve.netdump);
+    sender.data(0, &[7; 4096]);
+    sender.data(4096, &[8; 4096]);
+    sender.header(&header(8192, guest, panic));
+    sender.finish();
+}
+
+/// The id of the one core that there is.
+pub(crate) fn id(serve: &Serve) -> String {
+    let core = serve.settled_cores(1).remove(0);
+    core["id"].as_str().expect("an id").to_owned()
+}
