@@ -11,6 +11,9 @@
 mod batch;
 mod keep;
 
+#[cfg(feature = "fuzz")]
+pub(crate) use self::keep::label;
+
 use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
