@@ -156,8 +156,10 @@ registers! {
     RADV = 0x282C, 0, 0xFFFF, Storage, "F L";
     /// Frames up to this length raise the small-packet cause.
     RSRPD = 0x2C00, 0, 0xFFF, Storage, "";
-    /// Transmit FIFO diagnostics: TDFH, TDFT, TDFHS, TDFTS, TDFPC.
-    TDFH = 0x3410 [5 / 8], 0, 0x1FFF, Storage, "F";
+    /// Transmit FIFO diagnostics: TDFH, TDFT.
+    TDFH = 0x3410 [2 / 8], 0, 0x7FF, Storage, "F";
+    /// Transmit FIFO diagnostics: TDFHS, TDFTS, TDFPC.
+    TDFHS = 0x3420 [3 / 8], 0, 0x1FFF, Storage, "F";
     /// Transmit descriptor ring address, low half.
     TDBAL = 0x3800, 0, 0xFFFF_FFF0, Storage, "F L T";
     /// Transmit descriptor ring address, high half.
