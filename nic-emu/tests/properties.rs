@@ -186,7 +186,7 @@ proptest! {
     ) {
         let (checksum, tcp4, tcp6) = offloads;
         let mut dream = Dream { bytes, ..Dream::default() };
-        let mut sink = Sink { offloads: Offloads { checksum, tcp4, tcp6 }, ..Sink::default() };
+        let mut sink = Sink { offloads: Offloads { checksum, tcp4, tcp6, udp4: tcp4, udp6: tcp6 }, ..Sink::default() };
         let mut em = Em::new(EmConfig::new([2, 0, 0, 0, 0, 1]));
         em.set_bus_master(true);
         let put = |em: &mut Em, now: u64, offset: u32, value: u32| { em.mmio_write(now, offset, &value.to_le_bytes()); };
