@@ -146,12 +146,68 @@ fn a_core_says_what_crashed_as_soon_as_it_is_there() {
             log.contains("ferry_lost\\u{1b}[31m") && !log.contains('\u{1b}'),
             "{log:?}"
         );
-        assert!(said.contains("no VMCOREINFO") && said.contains("console"), "{said}");
+        assert!(said.contains("VMCOREINFO") && said.contains("console"), "{said}");
     }
     let explanation = std::fs::read(serve.vmcore_path(id).with_file_name("explain.json")).expect("explain.json");
     let explanation: Value = serde_json::from_slice(&explanation).expect("JSON");
     assert_eq!(explanation["schema_version"], 1);
     assert_eq!(explanation["log_source"], "console");
+    assert_eq!(serve.daemon.terminate().code(), Some(0));
+}
+
+/// A full dump of FreeBSD as far as it matters: an ELF core without notes, in whose memory is a message buffer.
+fn freebsd_core(messages: &str) -> Vec<u8> {
+    let (memory_at, struct_at) = (4096_usize, 0x6_0fc0_usize);
+    let mut file = core("", None)[..64].to_vec();
+    file[56..58].copy_from_slice(&1_u16.to_le_bytes());
+    for word in [1_u32, 7] {
+        file.extend(word.to_le_bytes());
+    }
+    let len = 0x8_0000_u64;
+    for word in [memory_at as u64, 0, 0, len, len, 4096] {
+        file.extend(word.to_le_bytes());
+    }
+    file.resize(memory_at + usize::try_from(len).expect("it is small"), 0);
+    let text_len = 0x2_0000_u32;
+    let start = struct_at - usize::try_from(text_len).expect("it is small");
+    let mut put = |at: usize, bytes: &[u8]| file[memory_at + at..memory_at + at + bytes.len()].copy_from_slice(bytes);
+    put(start, messages.as_bytes());
+    put(struct_at, &(0xffff_f800_0000_0000 + start as u64).to_le_bytes());
+    let sum = messages.bytes().map(u32::from).sum::<u32>();
+    let written = u32::try_from(messages.len()).expect("it is short");
+    for (at, value) in [
+        (8, 0x0006_3062),
+        (12, text_len),
+        (16, written),
+        (24, sum),
+        (28, text_len * 16),
+    ] {
+        put(struct_at + at, &u32::to_le_bytes(value));
+    }
+    file
+}
+
+#[test]
+fn a_freebsd_guest_is_explained_by_its_message_buffer() {
+    let (files, dir) = (temp_dir(), temp_dir());
+    let serve = Serve::start(dir.path());
+    let messages = "<2>FreeBSD 14.1-RELEASE releng/14.1-n267679 GENERIC amd64\n<6>em0: link up\n\
+        <2>panic: ffs_valloc: dup alloc\ncpuid = 1\ntime = 1700000000\nKDB: stack backtrace:\n\
+        #0 0xffffffff80b9002d at kdb_backtrace+0x5d\n#1 0xffffffff80b43132 at vpanic+0x132\n\
+        #2 0xffffffff80b42ff3 at panic+0x43\n#3 0xffffffff80dc7ac1 at ffs_valloc+0x8a1\n";
+    let info = explained(&serve, files.path(), "bsd", &freebsd_core(messages), 1);
+    assert_eq!(
+        info["signature"], "panic: ffs_valloc: dup alloc in ffs_valloc",
+        "{info}"
+    );
+    assert_eq!(info["kernel"], "14.1-RELEASE", "{info}");
+    assert_eq!(info["log_source"], "memory", "{info}");
+    let id = info["id"].as_str().expect("an id");
+    let log = run_ok(&["cores", "log", id, "--dir", path_text(dir.path())]);
+    assert!(
+        log.starts_with("FreeBSD 14.1-RELEASE") && log.ends_with("ffs_valloc+0x8a1\n"),
+        "{log}"
+    );
     assert_eq!(serve.daemon.terminate().code(), Some(0));
 }
 

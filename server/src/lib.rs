@@ -51,7 +51,7 @@ pub use admission::{Limits, Rate, Share, ShareError};
 pub use allow::{Cidr, CidrError};
 pub use cores::{LocalCores, StoredVmcore};
 pub use escape::{lines, one_line};
-pub use explain::{VmcoreBytes, explain, kernel_log};
+pub use explain::{Effort, GuestLog, VmcoreBytes, explain, kernel_log};
 pub use hooks::{HookCommand, HookUser, Hooks};
 pub use ingest::SessionRules;
 pub use os::{confine, trains};

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
 use vmcore::image::{Absent, CoreImage, FileBytes};
-use vmcore::linux::{KernelLog, KernelSpace};
+use vmcore::linux::{KernelLog, KernelPlace, KernelSpace, search};
 use vmcore::reader::CoreNotes;
 
 /// A file of which every byte is there.
@@ -33,8 +33,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let len_bytes = file.metadata()?.len();
     let image = CoreImage::open(Whole { file, len_bytes })?;
     let notes = CoreNotes::parse(&image.notes)?;
-    let vmcoreinfo = notes.vmcoreinfo.ok_or("the core has no VMCOREINFO")?;
-    let log = KernelLog::read(&KernelSpace::new(&image.memory, vmcoreinfo)?, vmcoreinfo)?;
+    let (memory, ranges, cpus) = (&image.memory, image.memory.ranges(), notes.cpu_states());
+    let found = || search::vmcoreinfo(memory, &ranges, &cpus).map(|found| found.text);
+    let log = match notes.vmcoreinfo.map(<[u8]>::to_vec).or_else(found) {
+        Some(text) => KernelLog::read(&KernelSpace::new(memory, &text)?, &text)?,
+        None => {
+            let place = KernelPlace::find(memory, &cpus).ok_or("there is no Linux kernel in it")?;
+            eprintln!("{place:x?}");
+            KernelLog::search(&KernelSpace::at(memory, &place), &place).ok_or("its log has no known form")?
+        }
+    };
     std::io::stdout().write_all(log.to_text().as_bytes())?;
     if log.unreadable_records > 0 {
         eprintln!("{} records could not be read", log.unreadable_records);

@@ -25,6 +25,8 @@
 //! - [`image`]: an ELF core's memory by guest physical address
 //! - [`dumpfile`]: a core of any of these forms, opened by what it begins with
 //! - [`linux`]: a Linux guest read without debug symbols: its virtual memory, its log
+//! - [`freebsd`]: the message buffer of a FreeBSD guest
+//! - [`scan`]: memory read from one end to the other
 //! - [`crash`]: what crashed, from the text of a kernel log, and the signature by which cores group
 //! - [`cpu`], [`memory`], [`zero`]: registers, RAM ranges, the zero-page test
 //! - [`limits`]: every bound, with its reason
@@ -37,6 +39,7 @@ pub mod cpu;
 pub mod crash;
 pub mod dumpfile;
 pub mod elf;
+pub mod freebsd;
 pub mod image;
 pub mod kdump;
 pub mod kernel_header;
@@ -47,6 +50,7 @@ pub mod minidump;
 pub mod notes;
 pub mod reader;
 pub mod rewrite;
+pub mod scan;
 pub mod trailer;
 pub mod zero;
 

@@ -57,6 +57,16 @@ pub const KERNEL_LOG_BYTES_MAX: usize = 64 << 20;
 /// PRB_AVGBITS in kernel/printk/printk.c).
 pub const KERNEL_LOG_RECORDS_MAX: usize = 1 << 20;
 
+/// Most memory that is read in search of something. A core of more is rare, what is looked for lies low, and at a few GiB a
+/// second it ends within seconds.
+pub const SCAN_LEN_MAX: u64 = 32 << 30;
+
+/// Most copies of VMCOREINFO that are looked at. A kernel has one; a guest that wants to waste time has any number.
+pub const VMCOREINFO_COPIES_MAX: u32 = 4096;
+
+/// Most of a kernel's image that is searched: text and data of distribution kernels end within 64 MiB.
+pub const KERNEL_IMAGE_LEN_MAX: u64 = 256 << 20;
+
 /// Most bytes that are kept of a line of a log. printk() itself cuts at 1 KiB (PRINTKRB_RECORD_MAX).
 pub const CRASH_LINE_LEN_MAX: usize = 1024;
 

@@ -17,10 +17,11 @@ use std::path::Path;
 
 use api::{CrashFacts, Explanation, LogSource, SCHEMA_VERSION};
 use vmcore::crash::Crash;
+use vmcore::image::FileBytes;
 
 pub use self::bytes::VmcoreBytes;
 use self::core::OpenCore;
-pub use self::core::kernel_log;
+pub use self::core::{Effort, GuestLog, kernel_log};
 pub(crate) use self::worker::{Explainer, read};
 use crate::escape;
 use crate::limits::{EXPLAINED_LOG_CHARS_MAX, EXPLAINED_PROBLEM_CHARS_MAX};
@@ -42,8 +43,8 @@ pub fn explain(core_dir: &Path) -> Result<Explanation, StoreError> {
         ..Explanation::default()
     };
     let file = VmcoreBytes::open(core_dir, &manifest).map_err(|why| why.to_string());
-    let core = file.and_then(OpenCore::open);
-    let text = log_text(core.as_ref(), &manifest, &mut explanation);
+    let mut core = file.and_then(OpenCore::open);
+    let text = log_text(core.as_mut(), &manifest, &mut explanation);
     if let Ok(core) = &core {
         system::tell(core, &manifest, &mut explanation);
     }
@@ -56,16 +57,23 @@ pub fn explain(core_dir: &Path) -> Result<Explanation, StoreError> {
 }
 
 /// The text of the guest's log: out of its memory, else the end of its console.
-fn log_text(core: Result<&OpenCore, &String>, manifest: &Manifest, explanation: &mut Explanation) -> Option<String> {
-    match core.map_err(String::clone).and_then(OpenCore::log) {
+fn log_text<F: FileBytes>(
+    core: Result<&mut OpenCore<F>, &mut String>,
+    manifest: &Manifest,
+    explanation: &mut Explanation,
+) -> Option<String> {
+    let log = core
+        .map_err(|why| why.clone())
+        .and_then(|core| core.log(Effort::Search));
+    match log {
         Ok(log) => {
-            if log.unreadable_records > 0 {
-                let count = log.unreadable_records;
+            if log.unreadable_records() > 0 {
+                let count = log.unreadable_records();
                 explanation
                     .problems
                     .push(format!("{count} records of the kernel log cannot be read"));
             }
-            explanation.uptime_ms = log.records.last().map(|record| record.time_ns / 1_000_000);
+            explanation.uptime_ms = log.last_time_ms();
             explanation.log_source = Some(LogSource::Memory);
             Some(log.to_text())
         }

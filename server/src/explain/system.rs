@@ -6,6 +6,7 @@ use api::{CpuFacts, Explanation};
 use jiff::{SignedDuration, Timestamp};
 use vmcore::CpuState;
 use vmcore::coreferry::CoreferryNote;
+use vmcore::image::FileBytes;
 use vmcore::notes::vmcoreinfo;
 
 use super::core::OpenCore;
@@ -14,8 +15,8 @@ use crate::limits::EXPLAINED_CPUS_MAX;
 use crate::store::manifest::Manifest;
 
 /// Tells what notes and registers say.
-pub(super) fn tell(core: &OpenCore, manifest: &Manifest, explanation: &mut Explanation) {
-    let value = |key| vmcoreinfo::value(core.vmcoreinfo()?, key).and_then(escape::some_line);
+pub(super) fn tell<F: FileBytes>(core: &OpenCore<F>, manifest: &Manifest, explanation: &mut Explanation) {
+    let value = |key| vmcoreinfo::value(core.vmcoreinfo.as_deref()?, key).and_then(escape::some_line);
     let note = manifest.note.as_ref();
     explanation.release = note
         .and_then(|note| note.release.clone())
@@ -23,7 +24,9 @@ pub(super) fn tell(core: &OpenCore, manifest: &Manifest, explanation: &mut Expla
     explanation.build_id = note
         .and_then(|note| note.build_id.clone())
         .or_else(|| value("BUILD-ID"));
-    let offset = core.vmcoreinfo().and_then(vmcoreinfo::kernel_offset);
+    let said = core.vmcoreinfo.as_deref().and_then(vmcoreinfo::kernel_offset);
+    let offset = said.or_else(|| core.place.as_ref()?.kernel_offset());
+    explanation.banner = core.place.as_ref().map(|place| escape::one_line(&place.banner));
     explanation.kernel_offset = offset.map(|offset| format!("{offset:#x}"));
     let shown = core.cpus.iter().take(EXPLAINED_CPUS_MAX).enumerate();
     explanation.cpus = shown
@@ -39,7 +42,7 @@ pub(super) fn tell(core: &OpenCore, manifest: &Manifest, explanation: &mut Expla
 
 /// Tells what follows from the log and from the time of the crash.
 pub(super) fn tell_from_log(text: Option<&str>, manifest: &Manifest, explanation: &mut Explanation) {
-    explanation.banner = text.and_then(banner);
+    explanation.banner = text.and_then(banner).or_else(|| explanation.banner.take());
     if explanation.release.is_none() {
         let release = explanation.banner.as_deref().and_then(release_of);
         explanation.release = release.map(str::to_owned);

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 
 use api::{ByteRange, Client, CoreInfo};
-use serde_json::json;
+use serde_json::{Value, json};
+use server::{Effort, GuestLog};
 use vmcore::image::{Absent, FileBytes};
-use vmcore::linux::KernelLog;
+use vmcore::linux::LogRecord;
 
 use super::source::{Source, refused, vmcore_path};
 use crate::cli_failure::{Exit, Failure, Outcome};
@@ -21,15 +22,20 @@ const CHARS_MAX: usize = 64 << 20;
 /// Prints the log.
 pub(super) fn run(source: &Source, id: &str, as_json: bool) -> Outcome {
     let info = source.info(id)?;
-    match server::kernel_log(&*open(source, &info)?) {
+    // From afar all of memory would have to come here first.
+    let effort = match source {
+        Source::Dir(_) => Effort::Search,
+        Source::Api(_) => Effort::Notes,
+    };
+    match server::kernel_log(&*open(source, &info)?, effort) {
         Ok(log) => {
             if as_json {
                 print_json(&info, &log)?;
             } else {
                 output::line(server::lines(&log.to_text(), CHARS_MAX).trim_end())?;
             }
-            if log.unreadable_records > 0 {
-                let count = log.unreadable_records;
+            if log.unreadable_records() > 0 {
+                let count = log.unreadable_records();
                 output::say(&format!("{count} records of the log could not be read"));
             }
             Ok(Exit::Ok)
@@ -48,16 +54,23 @@ pub(super) fn run(source: &Source, id: &str, as_json: bool) -> Outcome {
     }
 }
 
-fn print_json(info: &CoreInfo, log: &KernelLog) -> anyhow::Result<()> {
-    let records = log.records.iter().map(|record| {
-        let text = String::from_utf8_lossy(&record.text);
-        json!({ "time_ns": record.time_ns, "text": text })
-    });
+fn print_json(info: &CoreInfo, log: &GuestLog) -> anyhow::Result<()> {
+    let records: Vec<Value> = match log {
+        GuestLog::Linux(log) => {
+            let records = log.records.iter();
+            let text = |record: &LogRecord| String::from_utf8_lossy(&record.text).into_owned();
+            records
+                .map(|record| json!({ "time_ns": record.time_ns, "text": text(record) }))
+                .collect()
+        }
+        // A message buffer has lines, and no times.
+        GuestLog::FreeBsd(text) => text.lines().map(|line| json!({ "text": line })).collect(),
+    };
     output::json(&json!({
         "schema_version": api::SCHEMA_VERSION,
         "id": info.summary.id,
-        "records": records.collect::<Vec<_>>(),
-        "unreadable_records": log.unreadable_records,
+        "records": records,
+        "unreadable_records": log.unreadable_records(),
     }))
 }
 

@@ -6,9 +6,11 @@
 
 mod records;
 mod ring;
+mod undescribed;
 
 use crate::image::{Absent, PhysicalMemory};
 use crate::limits::KERNEL_LOG_RECORDS_MAX;
+use crate::linux::place::KernelPlace;
 use crate::linux::space::KernelSpace;
 use crate::notes::vmcoreinfo;
 
@@ -68,6 +70,12 @@ impl KernelLog {
         } else {
             records::read(space, vmcoreinfo)
         }
+    }
+
+    /// Looks for the ring of 5.10 and later in a kernel's image, without any description of it.
+    #[must_use]
+    pub fn search<M: PhysicalMemory>(space: &KernelSpace<M>, place: &KernelPlace) -> Option<Self> {
+        undescribed::search(space, place)
     }
 
     /// The log as dmesg(1) shows it: each line behind the seconds since boot. Bytes that are not UTF-8 are replaced, control

@@ -1,23 +1,18 @@
-//! Kernel virtual addresses of a Linux guest, through its page tables (AMD64 Architecture Programmer's Manual vol. 2, 5.3).
+//! Kernel virtual addresses of a Linux guest, through its page tables.
 
 use std::ops::Range;
 
 use crate::bytes::slice;
 use crate::image::{Absent, PhysicalMemory};
 use crate::limits::PAGE_LEN;
+use crate::linux::paging::PageTables;
+use crate::linux::place::KernelPlace;
 use crate::notes::vmcoreinfo;
 
 /// Where Linux maps its own image (arch/x86/include/asm/page_64_types.h, `__START_KERNEL_map`).
 pub const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 /// The image's part of the address space, in bytes (ibid., `KERNEL_IMAGE_SIZE` with KASLR).
 pub const KERNEL_IMAGE_LEN: u64 = 1 << 30;
-
-/// Page table entry: present.
-const PRESENT: u64 = 1;
-/// Page directory entry: it maps a large page itself.
-const LARGE: u64 = 1 << 7;
-/// The address in an entry: bits 12 to 51.
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// VMCOREINFO does not say where the page tables are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,14 +26,9 @@ pub struct SpaceError {
 #[derive(Debug, Clone)]
 pub struct KernelSpace<M> {
     memory: M,
-    /// Physical address of the top page table.
-    root_gpa: u64,
-    /// Levels of page tables: 4 or 5.
-    levels: u32,
+    tables: PageTables,
     /// Physical address of [`START_KERNEL_MAP`]; wraps for kernels that are loaded below their link address.
     phys_base: u64,
-    /// Bits of a table entry that are no address: AMD's memory encryption bit.
-    encryption_mask: u64,
 }
 
 /// A copy of a piece of the address space, of which some may be missing.
@@ -82,13 +72,24 @@ impl<M: PhysicalMemory> KernelSpace<M> {
         let encryption_mask = vmcoreinfo::value(vmcoreinfo, "NUMBER(sme_mask)").and_then(|mask| mask.parse().ok());
         let mut space = Self {
             memory,
-            root_gpa: 0,
-            levels: if has_level_5 { 5 } else { 4 },
+            tables: PageTables {
+                root_gpa: 0,
+                levels: if has_level_5 { 5 } else { 4 },
+                encryption_mask: encryption_mask.unwrap_or(0),
+            },
             phys_base: phys_base.cast_unsigned(),
-            encryption_mask: encryption_mask.unwrap_or(0),
         };
-        space.root_gpa = space.image_gpa(root_va).ok_or_else(missing("SYMBOL(init_top_pgt)"))?;
+        space.tables.root_gpa = space.image_gpa(root_va).ok_or_else(missing("SYMBOL(init_top_pgt)"))?;
         Ok(space)
+    }
+
+    /// The address space of a kernel whose place was found without VMCOREINFO.
+    pub fn at(memory: M, place: &KernelPlace) -> Self {
+        Self {
+            memory,
+            tables: place.tables,
+            phys_base: place.phys_base,
+        }
     }
 
     /// Fills `bytes` from kernel virtual address `va` on.
@@ -170,33 +171,13 @@ impl<M: PhysicalMemory> KernelSpace<M> {
         if let Some(gpa) = self.image_gpa(va) {
             return Some((gpa, PAGE_LEN - va % PAGE_LEN));
         }
-        let mut table_gpa = self.root_gpa;
-        for level in (0..self.levels).rev() {
-            let shift = 12 + 9 * level;
-            let entry = self.entry(table_gpa, va >> shift & 0x1ff)?;
-            // Only 2 MiB and 1 GiB pages exist besides those of the last level.
-            if level == 0 || (level <= 2 && entry & LARGE != 0) {
-                let len = 1_u64 << shift;
-                let base = entry & ADDRESS & !(len - 1);
-                return Some((base | (va % len), len - va % len));
-            }
-            table_gpa = entry & ADDRESS;
-        }
-        None
+        self.tables.translate(&self.memory, va)
     }
 
     /// The physical address of a part of the kernel's image, which is mapped in one piece.
     fn image_gpa(&self, va: u64) -> Option<u64> {
         let offset = va.checked_sub(START_KERNEL_MAP)?;
         (offset < KERNEL_IMAGE_LEN).then(|| offset.wrapping_add(self.phys_base))
-    }
-
-    /// A present entry of a table.
-    fn entry(&self, table_gpa: u64, index: u64) -> Option<u64> {
-        let mut bytes = [0; 8];
-        self.memory.read(table_gpa.checked_add(index * 8)?, &mut bytes).ok()?;
-        let entry = u64::from_le_bytes(bytes) & !self.encryption_mask;
-        (entry & PRESENT != 0).then_some(entry)
     }
 }
 

@@ -16,8 +16,8 @@ const FINALIZED: u64 = 2;
 const BLOCK_HEAD_LEN: u64 = 8;
 
 /// Where the fields of the structures are.
-#[derive(Debug)]
-struct Fields {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fields {
     desc_len: usize,
     state: usize,
     text_begin: usize,
@@ -38,38 +38,94 @@ struct Ring {
     count: u64,
 }
 
+/// Where the fields of the ring's own structure are (`struct printk_ringbuffer`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads {
+    count_bits: u64,
+    descs: u64,
+    infos: u64,
+    head_id: u64,
+    tail_id: u64,
+    size_bits: u64,
+    data: u64,
+}
+
 /// Reads the log at `SYMBOL(prb)`.
 pub(super) fn read<M: PhysicalMemory>(space: &KernelSpace<M>, vmcoreinfo: &[u8]) -> Result<KernelLog, LogError> {
     let described = Described(vmcoreinfo);
     let prb = space
         .read_u64(described.symbol("prb")?)
         .map_err(absent("pointer to the ring"))?;
-    let at = |outer: &str, inner: &str| -> Result<u64, LogError> {
-        Ok((described.offset(outer)? + described.offset(inner)?) as u64)
-    };
-    let desc_ring = |field: &str| at("printk_ringbuffer.desc_ring", &format!("prb_desc_ring.{field}"));
-    let data_ring = |field: &str| at("printk_ringbuffer.text_data_ring", &format!("prb_data_ring.{field}"));
+    read_at(space, prb, Heads::described(described)?, Fields::described(described)?)
+}
+
+/// Reads the ring at this address.
+pub(super) fn read_at<M: PhysicalMemory>(
+    space: &KernelSpace<M>,
+    prb: u64,
+    heads: Heads,
+    fields: Fields,
+) -> Result<KernelLog, LogError> {
     let word = |offset: u64| space.read_u64(prb.wrapping_add(offset)).map_err(absent("ring head"));
     let bits = |offset: u64| space.read_u32(prb.wrapping_add(offset)).map_err(absent("ring head"));
-    let counter = described.offset("atomic_long_t.counter")? as u64;
-
-    let fields = Fields::described(described)?;
-    let count = power_of_two("number of descriptors", bits(desc_ring("count_bits")?)?)?;
-    let text_len = power_of_two("text ring", bits(data_ring("size_bits")?)?)?;
+    let count = power_of_two("number of descriptors", bits(heads.count_bits)?)?;
+    let text_len = power_of_two("text ring", bits(heads.size_bits)?)?;
     let copy = |part, va, unit: usize, count: u64| copy(space, part, va, unit, count);
     let ring = Ring {
-        descs: copy("descriptors", word(desc_ring("descs")?)?, fields.desc_len, count)?,
-        infos: copy("records", word(desc_ring("infos")?)?, fields.info_len, count)?,
-        text: copy("text ring", word(data_ring("data")?)?, 1, text_len)?,
+        descs: copy("descriptors", word(heads.descs)?, fields.desc_len, count)?,
+        infos: copy("records", word(heads.infos)?, fields.info_len, count)?,
+        text: copy("text ring", word(heads.data)?, 1, text_len)?,
         fields,
         count,
     };
-    let head_id = word(desc_ring("head_id")? + counter)? & ID_MASK;
-    let tail_id = word(desc_ring("tail_id")? + counter)? & ID_MASK;
-    Ok(ring.log(tail_id, head_id))
+    Ok(ring.log(word(heads.tail_id)? & ID_MASK, word(heads.head_id)? & ID_MASK))
+}
+
+impl Heads {
+    fn described(described: Described<'_>) -> Result<Self, LogError> {
+        let at = |outer: &str, inner: &str| -> Result<u64, LogError> {
+            Ok((described.offset(outer)? + described.offset(inner)?) as u64)
+        };
+        let desc_ring = |field: &str| at("printk_ringbuffer.desc_ring", &format!("prb_desc_ring.{field}"));
+        let data_ring = |field: &str| at("printk_ringbuffer.text_data_ring", &format!("prb_data_ring.{field}"));
+        let counter = described.offset("atomic_long_t.counter")? as u64;
+        Ok(Self {
+            count_bits: desc_ring("count_bits")?,
+            descs: desc_ring("descs")?,
+            infos: desc_ring("infos")?,
+            head_id: desc_ring("head_id")? + counter,
+            tail_id: desc_ring("tail_id")? + counter,
+            size_bits: data_ring("size_bits")?,
+            data: data_ring("data")?,
+        })
+    }
+
+    /// As every kernel of x86-64 has had them so far, but for where the text's part begins.
+    pub(super) const fn usual(text_ring: u64) -> Self {
+        Self {
+            count_bits: 0,
+            descs: 8,
+            infos: 16,
+            head_id: 24,
+            tail_id: 32,
+            size_bits: text_ring,
+            data: text_ring + 8,
+        }
+    }
 }
 
 impl Fields {
+    /// As every kernel of x86-64 has had them so far (`struct prb_desc`, `struct printk_info`).
+    pub(super) const USUAL: Self = Self {
+        desc_len: 24,
+        state: 0,
+        text_begin: 8,
+        text_next: 16,
+        info_len: 88,
+        time: 8,
+        text_len: 16,
+    };
+
     fn described(described: Described<'_>) -> Result<Self, LogError> {
         let text_blk = described.offset("prb_desc.text_blk_lpos")?;
         Ok(Self {
