@@ -65,10 +65,10 @@ fn va(gpa: u64) -> u64 {
 fn kernel() -> (Ram, CpuState) {
     let mut ram = Ram::new(16 << 20);
     let index = |shift: u32| (IMAGE_VA >> shift & 0x1ff) * 8;
-    ram.put_u64(TOP_TABLE + index(39), TOP_TABLE + 0x1000 | 3);
-    ram.put_u64(TOP_TABLE + 0x1000 + index(30), TOP_TABLE + 0x2000 | 3);
+    ram.put_u64(TOP_TABLE + index(39), (TOP_TABLE + 0x1000) | 3);
+    ram.put_u64(TOP_TABLE + 0x1000 + index(30), (TOP_TABLE + 0x2000) | 3);
     ram.put_u64(TOP_TABLE + 0x2000 + index(21), IMAGE | 0x83);
-    ram.put_u64(TOP_TABLE + 0x2000 + index(21) + 8, IMAGE + (2 << 20) | 0x83);
+    ram.put_u64(TOP_TABLE + 0x2000 + index(21) + 8, (IMAGE + (2 << 20)) | 0x83);
     ram.put(IMAGE + 0x10_0000, b"Linux version %s (%s)\0");
     ram.put(IMAGE + 0x10_1000, format!("{BANNER}\n\0").as_bytes());
     // The interrupt table, and its first gate.

@@ -13,16 +13,16 @@ impl LocalCores {
     pub(crate) fn place_in_group(&self, core: &CoreSummary) -> Option<GroupPlace> {
         let signature = core.signature.as_ref()?;
         let entries = self.entries();
-        let members = entries.iter().map(|entry| &entry.summary);
-        // Newest first, as the index is.
-        let members: Vec<&CoreSummary> = members
-            .filter(|other| other.signature.as_ref() == Some(signature))
+        let others = entries.iter().map(|entry| &entry.summary);
+        // Newest first, as the index is; whether this core's signature is in the index yet does not matter.
+        let others: Vec<&CoreSummary> = others
+            .filter(|other| other.signature.as_ref() == Some(signature) && other.id != core.id)
             .collect();
-        let first = members.last()?;
-        let before = members.iter().filter(|other| key(other) < key(core)).count();
+        let before = others.iter().filter(|other| key(other) < key(core)).count();
+        let first = others.last().filter(|_| before > 0).copied().unwrap_or(core);
         Some(GroupPlace {
             ordinal: before as u64 + 1,
-            count: members.len() as u64,
+            count: others.len() as u64 + 1,
             first_id: first.id.clone(),
             first_seen: first.received_at.clone(),
             first_guest: first.guest.clone(),

@@ -140,10 +140,11 @@ impl LocalCores {
     /// As [`api::CoreService::info`].
     pub fn info(&self, id: &str) -> Result<CoreInfo, ServiceError> {
         match self.resolve(id) {
-            Ok(entry) => {
+            Ok(mut entry) => {
                 let mut info = read_manifest(&entry)?.info();
-                info.summary = entry.summary;
                 if let Some(explanation) = explain::read(&entry.dir) {
+                    // The index may hear of it a moment later.
+                    entry.tell(&explanation);
                     info.build_id = explanation.build_id;
                     info.banner = explanation.banner;
                     info.kernel_offset = explanation.kernel_offset;
@@ -154,6 +155,7 @@ impl LocalCores {
                     info.problems = explanation.problems;
                     info.crash = explanation.crash;
                 }
+                info.summary = entry.summary;
                 info.group = self.place_in_group(&info.summary);
                 info.written = edits::read(&entry.dir);
                 info.summary.pinned = info.written.pinned;
