@@ -751,3 +751,22 @@ fn enabling_the_transmitter_asks_for_a_run() {
     );
     assert_eq!(rig.ram.get(TX_RING_AT + 12, 1), [0], "not before transmit() is called");
 }
+
+#[test]
+fn few_waiting_descriptors_raise_their_cause_once_per_crossing() {
+    let mut rig = Rig::started();
+    let sent = TxDescriptor::legacy(TX_BUFFERS_AT, 60, command::EOP);
+    for (threshold, count, expected) in [
+        (0, 20, false),
+        (1, 20, true),
+        (1, 9, true),
+        (1, 8, false),
+        (127, 20, false),
+    ] {
+        rig.write(reg::TXDCTL, threshold << 25);
+        rig.read(reg::ICR);
+        rig.send(&vec![sent; count]);
+        let raised = rig.read(reg::ICR) & cause::TXD_LOW != 0;
+        assert_eq!(raised, expected, "{count} descriptors, threshold {threshold}");
+    }
+}

@@ -27,7 +27,7 @@ use crate::limits::{
     SEGMENTATION_LEN_MAX,
 };
 use crate::spec::descriptors::{DESCRIPTOR_LEN, STATUS_DD, TxContext, TxDescriptor, TxKind, command};
-use crate::spec::registers::{self as reg, cause, ctrl, statistics as stat};
+use crate::spec::registers::{self as reg, cause, ctrl, statistics as stat, txdctl};
 
 /// The transmitter's memory.
 #[derive(Debug)]
@@ -161,6 +161,7 @@ impl Transmitter {
     /// Takes descriptors from `ring` until it is empty or enough bytes moved; returns how many it took.
     pub(super) fn run(&mut self, path: &mut Path<'_>, mut ring: Ring) -> usize {
         let (mut taken, mut moved) = (0, 0);
+        let waiting = ring.available();
         let (mut written, mut delayed) = (false, false);
         while ring.available() > 0 && moved < BYTES_PER_TRANSMIT {
             let at = ring.gpa(0);
@@ -198,6 +199,10 @@ impl Transmitter {
         }
         if taken > 0 && ring.available() == 0 {
             path.irq.raise(cause::TXQE);
+        }
+        let low = txdctl::low_threshold(path.registers.get(reg::TXDCTL));
+        if waiting > low && ring.available() <= low && low > 0 {
+            path.irq.raise(cause::TXD_LOW);
         }
         taken
     }

@@ -6,7 +6,7 @@
 mod bits;
 pub mod statistics;
 
-pub use bits::{cause, ctrl, ctrl_ext, eecd, eerd, mdic, rctl, rxcsum, status, tctl};
+pub use bits::{cause, ctrl, ctrl_ext, eecd, eerd, mdic, rctl, rxcsum, status, tctl, txdctl};
 
 /// Size of BAR0 in bytes (SDM chapter 4, base address registers).
 pub const BAR0_LEN: u32 = 0x2_0000;
@@ -172,7 +172,7 @@ registers! {
     TDT = 0x3818, 0, 0xFFFF, Effect, "F L";
     /// Transmit interrupt delay in units of 1.024 us.
     TIDV = 0x3820, 0, 0xFFFF, Storage, "F L T";
-    /// Transmit descriptor control: thresholds; inert.
+    /// Transmit descriptor control: thresholds, of which only the low one (bits 31:25) does something.
     TXDCTL = 0x3828, 0, 0xFF3F_3F3F, Storage, "F L";
     /// Absolute cap of the transmit interrupt delay in units of 1.024 us.
     TADV = 0x382C, 0, 0xFFFF, Storage, "F L";

@@ -90,6 +90,8 @@ pub mod cause {
     pub const RXT0: u32 = 1 << 7;
     /// An MDIC operation is done.
     pub const MDAC: u32 = 1 << 9;
+    /// Few descriptors wait for transmission.
+    pub const TXD_LOW: u32 = 1 << 15;
     /// A small frame was received.
     pub const SRPD: u32 = 1 << 16;
     /// Every bit that ICR and IMS have here.
@@ -147,6 +149,14 @@ pub mod rxcsum {
     pub const TUOFL: u32 = 1 << 9;
     /// Does so for IPv6, too.
     pub const IPV6OFL: u32 = 1 << 10;
+}
+
+/// Fields of TXDCTL.
+pub mod txdctl {
+    /// LWTHRESH: so many waiting descriptors are few, in units of 8; 0 is none.
+    pub const fn low_threshold(txdctl: u32) -> u32 {
+        (txdctl >> 25) * 8
+    }
 }
 
 /// Bits of TCTL.
