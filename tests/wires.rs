@@ -22,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use common::{Daemon, coreferry, cores_list, path_text, skip, wait_for};
 use network::{AgentSide, Network};
+use nic_emu::device::{FrameSink as _, Offload, TxFrame};
 use source::FakeMachine;
 use vmcore::CoreferryNote;
 use vmm_agent::dump::{
     ClientAddress, ClientNetwork, CoreFile, DumpJob, DumpOutcome, Patience, Progress, Target, ferry_with,
 };
-use vmm_agent::net::{Capture, Instruments, WireSpec};
+use vmm_agent::net::{Capture, Instruments, TapWire, Wire, WireError, WireSpec};
 
 /// The dump port's address; for passt also that of the host it runs on.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
@@ -84,6 +85,7 @@ fn dump(network: &Network, machine: &FakeMachine, change: impl FnOnce(&mut DumpP
         receiver: RECEIVER,
         spool: None,
         instruments: Instruments::default(),
+        old_kernel: false,
     };
     change(&mut plan);
     let note = note("wires");
@@ -93,9 +95,9 @@ fn dump(network: &Network, machine: &FakeMachine, change: impl FnOnce(&mut DumpP
         source: machine,
         note: &note,
         targets: &targets,
-        open_wire: &|| Ok(plan.instruments.around(plan.wire.open()?)),
+        open_wire: &|| plan.open(),
         network: plan.client,
-        spool: plan.spool,
+        spool: plan.spool.clone(),
         deadline: None,
         progress: &progress,
     };
@@ -109,6 +111,20 @@ struct DumpPlan {
     receiver: Ipv4Addr,
     spool: Option<std::path::PathBuf>,
     instruments: Instruments,
+    /// A TAP is used as if its kernel could not cut UDP.
+    old_kernel: bool,
+}
+
+impl DumpPlan {
+    fn open(&self) -> Result<Box<dyn Wire>, WireError> {
+        let wire: Box<dyn Wire> = match &self.wire {
+            WireSpec::Tap(interface) if self.old_kernel => {
+                Box::new(TapWire::open(interface)?.without_udp_segmentation())
+            }
+            wire => wire.open()?,
+        };
+        Ok(self.instruments.around(wire))
+    }
 }
 
 /// `coreferry serve` in the receiver's namespace, open for the client's network.
@@ -326,6 +342,55 @@ fn a_tap_that_is_deleted_during_the_dump_leaves_the_core_in_the_spool() {
         std::fs::read(path).expect("readable") == expected,
         "the spooled core differs"
     );
+}
+
+#[test]
+fn a_guests_wire_to_a_tap_that_is_deleted_counts_what_is_lost_and_says_so() {
+    if !root_or_skip() {
+        return;
+    }
+    let network = Network::make("vanish", AgentSide::TapOnBridge);
+    let mut wire = network.run_as_agent(|| TapWire::open("tap0").expect("a TAP").without_waiting());
+    let frame = [0x5a; 1514];
+    let frames = [TxFrame {
+        bytes: &frame,
+        offload: Offload::default(),
+    }; 64];
+    wire.send(&frames);
+    assert_eq!(wire.dropped_frames(), 0);
+    network.set_tap_up(false);
+    wire.send(&frames);
+    assert_eq!(wire.dropped_frames(), 64);
+    assert_eq!(
+        wire.hint().as_deref(),
+        Some("tap0 is switched off: ip link set tap0 up")
+    );
+    network.set_tap_up(true);
+    wire.send(&frames);
+    assert_eq!(wire.dropped_frames(), 64, "it goes on when the interface is up again");
+    network.delete_tap();
+    for batches in 2..1000 {
+        wire.send(&frames);
+        assert_eq!(wire.dropped_frames(), batches * 64);
+    }
+    for _ in 0..2 {
+        let error = wire.receive(&mut |_| ()).expect_err("a wire that is gone").to_string();
+        assert_eq!(error, "tap0 is gone: the interface was deleted");
+    }
+}
+
+#[test]
+fn a_dump_by_a_tap_of_a_kernel_without_udp_segmentation_arrives_too() {
+    if !root_or_skip() {
+        return;
+    }
+    let network = Network::make("nouso", AgentSide::TapOnBridge);
+    let dir = tempfile::tempdir().expect("a directory");
+    let _receiver = start_receiver(&network, dir.path(), "10.9.0.0/24");
+    let machine = FakeMachine::of_len(MEMORY_LEN / 4);
+    let outcome = dump(&network, &machine, |plan| plan.old_kernel = true);
+    assert!(outcome.is_safe(), "{outcome}");
+    assert_core_is_whole(dir.path(), &machine, "10.9.0.2:20024");
 }
 
 #[test]

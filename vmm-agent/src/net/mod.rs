@@ -16,6 +16,7 @@ use std::time::Duration;
 use nic_emu::device::FrameSink;
 
 pub mod capture;
+mod drops;
 pub mod fault;
 pub mod frame;
 pub mod framing;

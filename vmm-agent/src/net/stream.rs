@@ -10,6 +10,7 @@ use std::time::Duration;
 use nic_emu::device::{FrameSink, Offloads, TxFrame};
 use nix::poll::PollFlags;
 
+use super::drops::Drops;
 use super::framing::{Backlog, Deframer};
 use super::limits::{MTU_JUMBO, RECEIVE_BATCH, SEND_WAIT_MS};
 use super::wait::wait_for;
@@ -29,7 +30,7 @@ pub struct StreamWire {
     /// How long a frame waits for a peer that is behind.
     send_wait: Duration,
     /// Frames that the peer was too slow to take.
-    dropped_frames: u64,
+    drops: Drops,
     /// Why nothing passes any more, once that is so.
     lost: Option<String>,
 }
@@ -72,7 +73,7 @@ impl StreamWire {
             backlog: Backlog::default(),
             read_buffer: vec![0; READ_LEN].into_boxed_slice(),
             send_wait: Duration::from_millis(SEND_WAIT_MS.into()),
-            dropped_frames: 0,
+            drops: Drops::default(),
             lost: None,
         })
     }
@@ -87,7 +88,7 @@ impl StreamWire {
 
     /// Frames that were lost because the peer did not read.
     pub fn dropped_frames(&self) -> u64 {
-        self.dropped_frames
+        self.drops.count()
     }
 
     /// Writes what waits, as far as the socket takes it now.
@@ -118,7 +119,8 @@ impl StreamWire {
                 return;
             }
         }
-        self.dropped_frames += 1;
+        let why = self.lost.as_deref().unwrap_or("the other end does not read");
+        self.drops.add(1, &self.name, why);
     }
 
     fn check_lost(&self) -> Result<(), WireError> {
@@ -210,12 +212,8 @@ impl Wire for StreamWire {
     }
 
     fn hint(&self) -> Option<String> {
-        (self.dropped_frames > 0).then(|| {
-            format!(
-                "the other end of {} did not take {} frames",
-                self.name, self.dropped_frames
-            )
-        })
+        let dropped_frames = self.dropped_frames();
+        (dropped_frames > 0).then(|| format!("the other end of {} did not take {} frames", self.name, dropped_frames))
     }
 }
 

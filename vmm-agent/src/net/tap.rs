@@ -14,6 +14,7 @@ use std::time::Duration;
 use nic_emu::device::{FrameSink, Offload, Offloads, SegmentationKind, TxFrame};
 use nix::poll::PollFlags;
 
+use super::drops::Drops;
 use super::limits::{FRAME_LEN_MAX, MTU_ETHERNET, MTU_JUMBO, MTU_MIN, RECEIVE_BATCH, SEND_WAIT_MS};
 use super::wait::wait_for;
 use super::{Wire, WireError, ioctl};
@@ -40,7 +41,7 @@ pub struct TapWire {
     /// How long a frame waits for room in the interface's queue.
     send_wait: Duration,
     /// Frames that the kernel did not take.
-    dropped_frames: u64,
+    drops: Drops,
     /// The last reason for which it did not.
     refusal: Option<String>,
     /// Why nothing passes any more, once that is so.
@@ -81,7 +82,7 @@ impl TapWire {
             cuts_udp,
             buffer: vec![0; VNET_HEADER_LEN + FRAME_LEN_MAX].into_boxed_slice(),
             send_wait: Duration::from_millis(SEND_WAIT_MS.into()),
-            dropped_frames: 0,
+            drops: Drops::default(),
             refusal: None,
             lost: None,
         })
@@ -103,7 +104,7 @@ impl TapWire {
 
     /// Frames that the kernel did not take.
     pub fn dropped_frames(&self) -> u64 {
-        self.dropped_frames
+        self.drops.count()
     }
 
     fn check_lost(&self) -> Result<(), WireError> {
@@ -127,7 +128,8 @@ impl TapWire {
                 }
             }
         }
-        self.dropped_frames += 1;
+        let why = self.lost.as_deref().or(self.refusal.as_deref());
+        self.drops.add(1, &self.interface, why.unwrap_or("its queue is full"));
     }
 
     /// The kernel says EBADFD once the interface is deleted, and EIO while it is switched off (drivers/net/tun.c).
@@ -229,10 +231,12 @@ impl FrameSink for TapWire {
     }
 
     fn send(&mut self, frames: &[TxFrame<'_>]) {
-        for frame in frames {
-            if self.lost.is_none() {
-                self.send_one(frame);
+        for (frame, left) in frames.iter().zip((1..=frames.len() as u64).rev()) {
+            if let Some(why) = &self.lost {
+                self.drops.add(left, &self.interface, why);
+                return;
             }
+            self.send_one(frame);
         }
     }
 }

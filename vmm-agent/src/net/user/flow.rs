@@ -93,20 +93,23 @@ impl Flow {
     }
 
     /// Sends a train, in one call where the kernel can.
-    pub(super) fn send(&mut self, train: &Train<'_>) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// Why nothing or not all left; `None` when a queue of the host is full.
+    pub(super) fn send(&mut self, train: &Train<'_>) -> Result<(), Option<Refusal>> {
         let to = train.to;
-        let payloads = train.datagrams();
-        if self.gso && payloads.len() > 1 {
+        if self.gso && train.count() > 1 {
             match self.send_train(to, train.parts(), train.segment_len()) {
                 Ok(()) => return Ok(()),
                 // No checksum offload on that device, segments above the route's MTU, or an old kernel: one by one.
                 Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::ENOPROTOOPT | Errno::EOPNOTSUPP) => {
                     self.gso = false;
                 }
-                Err(errno) => return self.explain(to, errno),
+                Err(errno) => return Err(self.explain(to, errno)),
             }
         }
-        self.send_each(to, &payloads).or_else(|errno| self.explain(to, errno))
+        self.send_each(to, &train.datagrams())
+            .map_err(|errno| self.explain(to, errno))
     }
 
     fn send_train(&self, to: SocketAddrV4, payloads: &[IoSlice<'_>], segment_len: usize) -> Result<(), Errno> {
@@ -172,14 +175,14 @@ impl Flow {
     }
 
     /// What an error says about the destination; a full queue only loses frames, as a switch would.
-    fn explain(&self, to: SocketAddrV4, errno: Errno) -> Result<(), Refusal> {
+    fn explain(&self, to: SocketAddrV4, errno: Errno) -> Option<Refusal> {
         match errno {
-            Errno::EAGAIN | Errno::ENOBUFS => Ok(()),
-            Errno::EPERM => Err((
+            Errno::EAGAIN | Errno::ENOBUFS => None,
+            Errno::EPERM => Some((
                 *to.ip(),
                 format!("a firewall of this host forbids UDP from {} to {to}", self.local_ip),
             )),
-            _ => Err((*to.ip(), refusal_text(to, errno))),
+            _ => Some((*to.ip(), refusal_text(to, errno))),
         }
     }
 

@@ -22,6 +22,7 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::epoll;
 
+use super::drops::Drops;
 use super::frame::{self, BROADCAST, Content, Mac};
 use super::limits::{MTU_ETHERNET, MTU_JUMBO, MTU_MIN, MTU_ONE_PAGE, SEND_WAIT_MS, USER_FLOWS_MAX};
 use super::wait::wait_for;
@@ -100,6 +101,8 @@ pub struct UserWire {
     frame: Vec<u8>,
     /// Flows that did not get the client's port.
     moved_flows: u64,
+    /// Datagrams that the host did not take, those of a train that left in part among them.
+    drops: Drops,
     /// What was wrong last, and towards whom.
     hint: Option<(Ipv4Addr, String)>,
 }
@@ -122,6 +125,7 @@ impl UserWire {
             buffers: ReceiveBuffers::default(),
             frame: Vec::new(),
             moved_flows: 0,
+            drops: Drops::default(),
             hint: None,
         })
     }
@@ -129,6 +133,11 @@ impl UserWire {
     /// The host addresses that stand for the client now, oldest first.
     pub fn bound_addresses(&self) -> Vec<SocketAddrV4> {
         self.flows.iter().filter_map(Flow::bound_address).collect()
+    }
+
+    /// Datagrams of the client that this host did not take.
+    pub fn dropped_datagrams(&self) -> u64 {
+        self.drops.count()
     }
 
     /// Answers an ARP request for anything but the client itself; a client that probes its own address (RFC 5227, or
@@ -225,10 +234,15 @@ impl UserWire {
     }
 
     fn send_train(&mut self, train: &Train<'_>) {
-        if let Some(flow) = self.flows.get_mut(train.flow)
-            && let Err((destination, why)) = flow.send(train)
-        {
-            self.hint = Some((destination, why));
+        let Some(flow) = self.flows.get_mut(train.flow) else {
+            return;
+        };
+        if let Err(refusal) = flow.send(train) {
+            let why = refusal.as_ref().map_or("a queue of this host is full", |(_, why)| why);
+            self.drops.add(train.count() as u64, "user", why);
+            if refusal.is_some() {
+                self.hint = refusal;
+            }
         }
     }
 

@@ -88,6 +88,11 @@ impl<'a> Train<'a> {
         self.segment_len
     }
 
+    /// How many datagrams.
+    pub(super) fn count(&self) -> usize {
+        self.segments
+    }
+
     /// The datagrams one by one.
     pub(super) fn datagrams(&self) -> Vec<IoSlice<'_>> {
         let mut all = Vec::with_capacity(self.segments);
