@@ -10,7 +10,7 @@ mod tiny_sender;
 
 use std::io::{BufRead as _, BufReader};
 
-use common::{Serve, temp_dir};
+use common::{Serve, coreferry, path_text, run, run_ok, temp_dir};
 use http::{get, request, send};
 use tiny_sender::TinySender;
 
@@ -195,4 +195,222 @@ fn health_says_what_was_looked_at() {
     );
     let health = get(&serve.api, "/api/v1/health").expect(200).json();
     assert_eq!((&health["ready"], &health["cores"]), (&true.into(), &0.into()));
+}
+
+#[test]
+fn with_a_token_there_is_no_way_past_it_and_memory_needs_its_own_scope() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    dumps::send(&serve, "web", "panic");
+    let id = dumps::id(&serve);
+    let place = path_text(dir.path());
+    get(&serve.api, "/api/v1/cores").expect(200);
+    request(&serve.api, "GET", "/api/v1/cores", &["Authorization: Bearer cft_x"], "").problem(401, "unauthenticated");
+    let add = |name: &str, scopes: &str| {
+        let secret = run_ok(&["tokens", "add", name, "--scope", scopes, "--dir", place]);
+        secret.trim().to_owned()
+    };
+    let (reader, admin) = (add("reader", "read-meta"), add("boss", "read-meta,read-core,admin"));
+    let with = |secret: &str, method: &str, path: &str| {
+        request(
+            &serve.api,
+            method,
+            path,
+            &[&format!("Authorization: Bearer {secret}")],
+            "",
+        )
+    };
+    let (core, vmcore) = (
+        format!("/api/v1/cores/{id}"),
+        format!("/api/v1/cores/{id}/files/vmcore"),
+    );
+    for path in [
+        "/api/v1/cores",
+        core.as_str(),
+        vmcore.as_str(),
+        "/metrics",
+        "/",
+        "/live",
+        "/api/v1/events",
+    ] {
+        let refused = get(&serve.api, path).problem(401, "unauthenticated");
+        assert!(
+            refused
+                .header("www-authenticate")
+                .is_some_and(|value| value.starts_with("Bearer")),
+            "{path}"
+        );
+    }
+    for path in ["/livez", "/readyz", "/openapi.json", "/login", "/assets/style.css"] {
+        get(&serve.api, path).expect(200);
+    }
+    with(&reader, "GET", &core).expect(200);
+    with(&reader, "GET", &vmcore).problem(403, "denied");
+    with(&reader, "HEAD", &vmcore).expect(403);
+    with(&reader, "GET", &format!("{core}/extents")).problem(403, "denied");
+    with(&reader, "DELETE", &core).problem(403, "denied");
+    with(&admin, "GET", &vmcore).expect(200);
+    let audit = std::fs::read_to_string(dir.path().join("audit.jsonl")).expect("an audit file");
+    assert!(audit.contains("token boss") && !audit.contains(&admin), "{audit}");
+    // A browser is led to the login page and comes back with a cookie.
+    let page = request(&serve.api, "GET", "/", &["Accept: text/html"], "").expect(303);
+    assert_eq!(page.header("location"), Some("/login"));
+    let form = ["Content-Type: application/x-www-form-urlencoded"];
+    let logged_in = request(&serve.api, "POST", "/login", &form, &format!("token={reader}")).expect(303);
+    let cookie = logged_in.header("set-cookie").expect("a cookie").to_owned();
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
+    let cookie = cookie.split(';').next().expect("a pair");
+    request(&serve.api, "GET", "/", &[&format!("Cookie: {cookie}")], "").expect(200);
+    // The command line shows what the environment holds.
+    let list = |secret: &str| {
+        let mut command = coreferry();
+        command
+            .args(["cores", "list", "--api", &serve.api])
+            .env("COREFERRY_TOKEN", secret);
+        command.output().expect("it runs").status.code()
+    };
+    assert_eq!((list(&reader), list("cft_x")), (Some(0), Some(5)));
+    run_ok(&["tokens", "remove", "reader", "--dir", place]);
+    with(&reader, "GET", &core).problem(401, "unauthenticated");
+}
+
+#[test]
+fn an_open_api_is_for_this_host_only() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    // A page elsewhere whose name was made to mean this address.
+    let mut answer = String::new();
+    let mut stream = std::net::TcpStream::connect(&serve.api).expect("it answers");
+    std::io::Write::write_all(
+        &mut stream,
+        b"GET /api/v1/cores HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    )
+    .expect("sent");
+    std::io::Read::read_to_string(&mut stream, &mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let output = run(&[
+        "serve",
+        "--dir",
+        path_text(dir.path()),
+        "--api",
+        "0.0.0.0:0",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(output.status.code(), Some(2), "it does not start");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("only loopback addresses"),
+        "and says why"
+    );
+}
+
+#[test]
+fn a_canary_goes_the_whole_way_and_the_receiver_shows_when() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    let name = "coreferry_last_canary_success_timestamp_seconds";
+    assert!(
+        get(&serve.api, "/metrics").text().contains(&format!("\n{name} 0\n")),
+        "none came yet"
+    );
+    let report = run_ok(&["doctor", "--to", &serve.netdump.to_string(), "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["ok"], true, "{report}");
+    let core = serve.settled_cores(1).remove(0);
+    assert_eq!(
+        (&core["format"], &core["state"]),
+        (&"canary".into(), &"complete".into())
+    );
+    let health = get(&serve.api, "/api/v1/health").expect(200).json();
+    assert_eq!(health["last_canary"], core["received_at"]);
+    let metrics = get(&serve.api, "/metrics").text();
+    assert!(
+        metrics.contains(name) && !metrics.contains(&format!("\n{name} 0\n")),
+        "{metrics}"
+    );
+    assert!(
+        !get(&serve.api, "/health").text().contains("none yet"),
+        "the page shows it"
+    );
+}
+
+#[test]
+fn a_canary_to_nobody_says_so() {
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let to = nobody.local_addr().expect("an address").to_string();
+    drop(nobody);
+    let output = run(&["doctor", "--to", &to]);
+    let texts = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert_eq!(output.status.code(), Some(6), "{texts:?}");
+    assert!(
+        texts[0].contains("ok   look up") && texts[0].contains("FAIL canary"),
+        "{texts:?}"
+    );
+}
+
+#[test]
+fn every_number_is_documented_and_those_of_a_dump_move() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    let read = || {
+        let text = get(&serve.api, "/metrics").expect(200).text();
+        let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse::<f64>().expect("a number")))
+        });
+        (samples.collect::<std::collections::BTreeMap<_, _>>(), text)
+    };
+    let (before, text) = read();
+    let documented =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).expect("a document");
+    let names = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    for name in names {
+        assert!(
+            documented.contains(&format!("`{name}")),
+            "docs/operations.md does not say what {name} is"
+        );
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+    }
+    dumps::send(&serve, "web", "panic");
+    serve.settled_cores(1);
+    let (after, _) = read();
+    for name in [
+        "coreferry_sessions_total",
+        "coreferry_heralds_total",
+        "coreferry_packets_total",
+        "coreferry_received_bytes_total",
+        "coreferry_stored_bytes",
+        "coreferry_quota_ratio",
+        "coreferry_cores{state=\"complete\"}",
+    ] {
+        assert!(
+            after[name] > before[name],
+            "{name} is {} after {}",
+            after[name],
+            before[name]
+        );
+    }
+    // What dashboard and alerts ask for is there.
+    for file in ["grafana.json", "alerts.yml"] {
+        let path = format!("{}/docs/{file}", env!("CARGO_MANIFEST_DIR"));
+        let asked = std::fs::read_to_string(&path).expect("a file");
+        if file == "grafana.json" {
+            let dashboard: serde_json::Value = serde_json::from_str(&asked).expect("a dashboard is JSON");
+            assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() >= 6));
+        }
+        let words = asked.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let named: std::collections::BTreeSet<&str> = words.filter(|word| word.starts_with("coreferry_")).collect();
+        assert!(!named.is_empty(), "{file} asks for nothing");
+        for name in named {
+            assert!(
+                text.contains(&format!("# TYPE {name} ")),
+                "{file} asks for {name}, which is no number of ours"
+            );
+        }
+    }
 }

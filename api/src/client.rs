@@ -110,6 +110,18 @@ impl ClientError {
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: Endpoint,
+    /// Shown with each request, never printed.
+    token: Option<Secret>,
+}
+
+/// A token.
+#[derive(Clone)]
+struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// A small answer, wholly in memory.
@@ -127,7 +139,7 @@ impl Client {
     /// A client of the server at `endpoint`; nothing is sent yet.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint }
+        Self { endpoint, token: None }
     }
 
     /// A client over TCP, from `http://HOST:PORT`.
@@ -142,6 +154,13 @@ impl Client {
     #[must_use]
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::new(Endpoint::Unix(path.into()))
+    }
+
+    /// The same client, which shows this token.
+    #[must_use]
+    pub fn with_token(mut self, token: Option<String>) -> Self {
+        self.token = token.map(Secret);
+        self
     }
 
     /// Where the server is.
@@ -165,6 +184,14 @@ impl Client {
     /// See [`ClientError`].
     pub fn post(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer, ClientError> {
         self.request(Method::POST, path, headers, body.into())
+    }
+
+    /// `PATCH path` with a JSON body and headers of the caller's choice.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn patch(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer, ClientError> {
+        self.request(Method::PATCH, path, headers, body.into())
     }
 
     /// `DELETE path`.
@@ -243,6 +270,9 @@ impl Client {
         let mut request = Request::builder().method(method).uri(path).header("host", "coreferry");
         if !body.is_empty() {
             request = request.header("content-type", "application/json");
+        }
+        if let Some(Secret(token)) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
         }
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -12,6 +12,8 @@
 //!
 //! Features: `types` (default), `client`, `server`, `pages` (the web page, over the same traits).
 
+#[cfg(feature = "server")]
+pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "server")]
@@ -27,6 +29,8 @@ pub mod routes;
 pub mod service;
 pub mod types;
 
+#[cfg(feature = "server")]
+pub use auth::{KnownToken, Scope, TokenStore};
 #[cfg(feature = "client")]
 pub use client::{Client, ClientError, Endpoint};
 #[cfg(feature = "server")]
@@ -34,7 +38,7 @@ pub use events::EventLog;
 #[cfg(feature = "server")]
 pub use listen::{ApiListener, ListenError, ListenOn};
 #[cfg(feature = "server")]
-pub use routes::{Peer, core_router, openapi, vm_router};
+pub use routes::{Peer, core_router, guarded, openapi, vm_router};
 #[cfg(feature = "server")]
 pub use service::{CoreFileSource, CoreQuery, CoreService, Deed, GroupQuery, ServiceError, VmService};
 pub use types::core::{

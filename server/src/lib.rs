@@ -40,6 +40,7 @@ mod os;
 mod receiver;
 mod service;
 mod store;
+mod tokens;
 
 /// The format of a canary: a small dump that only shows that dumps arrive.
 pub const CANARY_FORMAT: &str = "canary";
@@ -59,3 +60,4 @@ pub use receiver::{Receiver, ReceiverConfig, ReceiverError};
 pub use service::CoreCatalogue;
 pub use store::StoreError;
 pub use store::verify::Verified;
+pub use tokens::{KeptToken, TokenError, Tokens};

@@ -211,6 +211,9 @@ pub const BITMAP_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Largest labels.json that is read: all labels and the note at their bounds fit, escaped, several times over.
 pub const LABELS_FILE_BYTES_MAX: u64 = 256 * 1024;
 
+/// Largest tokens.json that is read: thousands of tokens.
+pub const TOKENS_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
 /// How often running dumps are looked at for those who listen: what an eye follows, and what the contract promises (2/s).
 pub const PROGRESS_LOOK: Duration = Duration::from_millis(500);
 

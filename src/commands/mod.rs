@@ -3,10 +3,12 @@
 pub(crate) mod completions;
 pub(crate) mod cores;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod explain_core;
 pub(crate) mod run;
 pub(crate) mod send;
 pub(crate) mod serve;
+pub(crate) mod tokens;
 pub(crate) mod vms;
 
 use clap::Subcommand;
@@ -28,6 +30,10 @@ pub(crate) enum Command {
     Cores(cores::Args),
     /// Send an existing vmcore to a receiver.
     Send(send::Args),
+    /// Say whether this host is able to run guests, and whether a dump from here arrives.
+    Doctor(doctor::Args),
+    /// Make, list and remove the tokens of a receiver's API.
+    Tokens(tokens::Args),
     /// Print what a stored core tells of the crash; what a receiver runs for each core.
     #[command(hide = true)]
     ExplainCore(explain_core::Args),
@@ -55,6 +61,8 @@ impl Command {
             Self::Serve(args) => serve::run(args),
             Self::Cores(args) => cores::run(args),
             Self::Send(args) => send::run(args),
+            Self::Doctor(args) => doctor::run(&args),
+            Self::Tokens(args) => tokens::run(args),
             Self::ExplainCore(args) => explain_core::run(&args),
             Self::Completions(args) => completions::completions(&args, parser),
             Self::Man(args) => completions::manual(&args, parser),

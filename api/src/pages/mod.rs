@@ -10,6 +10,7 @@ mod cores;
 mod groups;
 mod health;
 mod live;
+mod login;
 mod strip;
 mod words;
 
@@ -47,6 +48,7 @@ pub(crate) fn router(service: Arc<dyn CoreService>) -> Router {
         .route("/groups", get(groups_page))
         .route("/health", get(health_page))
         .route("/live", get(live_running))
+        .route("/login", get(login_page).post(login::login))
         .route("/assets/style.css", get(|| asset("text/css; charset=utf-8", STYLE)))
         .route("/assets/icon.svg", get(|| asset("image/svg+xml", ICON)))
         .route("/assets/htmx.js", get(|| asset("text/javascript; charset=utf-8", HTMX)))
@@ -95,6 +97,11 @@ async fn groups_page(State(service): Service) -> Result<Response, Failed> {
 async fn health_page(State(service): Service) -> Result<Response, Failed> {
     let health = blocking(move || Ok(service.health())).await?;
     Ok(page("Health", "/health", &health::markup(&health)))
+}
+
+/// Where a browser shows its token.
+async fn login_page() -> Response {
+    page("Log in", "", &login::markup())
 }
 
 /// What runs, as markup, whenever it changes.

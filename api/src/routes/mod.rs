@@ -4,6 +4,7 @@ mod caller;
 mod cores;
 pub(crate) mod events;
 mod files;
+mod gate;
 mod health;
 pub(crate) mod problems;
 mod vms;
@@ -16,6 +17,9 @@ use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use self::caller::Peer;
+#[cfg(feature = "pages")]
+pub(crate) use self::gate::COOKIE;
+use crate::auth::TokenStore;
 use crate::limits;
 use crate::service::{CoreService, ServiceError, VmService};
 
@@ -24,6 +28,8 @@ pub fn core_router(service: Arc<dyn CoreService>) -> Router {
     let (router, _) = core_routes().with_state(Arc::clone(&service)).split_for_parts();
     #[cfg(feature = "pages")]
     let router = router.merge(crate::pages::router(service));
+    #[cfg(not(feature = "pages"))]
+    drop(service);
     finished(router)
 }
 
@@ -31,6 +37,12 @@ pub fn core_router(service: Arc<dyn CoreService>) -> Router {
 pub fn vm_router(service: Arc<dyn VmService>) -> Router {
     let (router, _) = vm_routes().with_state(service).split_for_parts();
     finished(router)
+}
+
+/// The same routes behind a gate: over TCP a caller shows a token as soon as there are any; without any, only this host comes
+/// in.
+pub fn guarded(router: Router, tokens: Arc<dyn TokenStore>) -> Router {
+    router.layer(axum::middleware::from_fn_with_state(tokens, gate::gate))
 }
 
 /// The whole document (OpenAPI 3.1): what the receiver and the machines' processes serve together.

@@ -7,6 +7,7 @@
 //! DIR/resume/answered                heralds that were answered and have no session yet
 //! DIR/lock                           taken by whoever changes or removes stored cores
 //! DIR/audit.jsonl                    who took and who removed what
+//! DIR/tokens.json                    digests of the tokens that the API knows
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -58,6 +59,8 @@ pub(crate) const LABELS: &str = "labels.json";
 pub(crate) const LOCK: &str = "lock";
 /// Who took and who removed what.
 pub(crate) const AUDIT: &str = "audit.jsonl";
+/// Digests of the tokens that the API knows.
+pub(crate) const TOKENS: &str = "tokens.json";
 /// Space set aside for the records.
 pub(crate) const RESERVE: &str = "reserve";
 

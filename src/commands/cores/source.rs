@@ -79,7 +79,7 @@ impl Source {
     /// An API.
     fn api(url: &str) -> Result<Self, Failure> {
         let endpoint = Endpoint::parse(url).map_err(|why| Failure::new(Exit::Usage, format!("--api {why}")))?;
-        Ok(Self::Api(Client::new(endpoint)))
+        Ok(Self::Api(Client::new(endpoint).with_token(token()?)))
     }
 
     /// The cores that match, newest first.
@@ -149,6 +149,26 @@ impl Source {
     }
 }
 
+/// The token of the environment: COREFERRY_TOKEN, or the first line of the file that COREFERRY_TOKEN_FILE names. None is an
+/// argument: every user of a host sees those.
+fn token() -> Result<Option<String>, Failure> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(token) = variable("COREFERRY_TOKEN") {
+        return Ok(Some(token.to_string_lossy().trim().to_owned()));
+    }
+    let Some(path) = variable("COREFERRY_TOKEN_FILE").map(PathBuf::from) else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(&path).map_err(|why| {
+        let sentence = format!(
+            "cannot read {}: {why}; COREFERRY_TOKEN_FILE names the file with the token",
+            path.display()
+        );
+        Failure::new(Exit::Failed, sentence)
+    })?;
+    Ok(text.lines().next().map(|line| line.trim().to_owned()))
+}
+
 /// A run of a core's extents, from an API.
 pub(super) fn extents(client: &Client, id: &str, cursor: Option<&str>) -> Result<ExtentPage, Failure> {
     let cursor = cursor
@@ -188,6 +208,7 @@ pub(super) fn failed(client: &Client, why: &ClientError) -> Failure {
     let exit = Exit::from(why);
     let hint = match exit {
         Exit::Unreachable => "; is `coreferry serve` running there? --dir DIR reads a directory without it".to_owned(),
+        Exit::Denied => "; COREFERRY_TOKEN holds the token (`coreferry tokens add` makes one)".to_owned(),
         Exit::NothingMatched => format!("; `coreferry cores list --api {}` shows the ids", client.endpoint()),
         _ => String::new(),
     };

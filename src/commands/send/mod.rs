@@ -4,12 +4,16 @@ mod conversation;
 mod core;
 mod socket;
 
-use std::path::PathBuf;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use netdump::ClientStats;
 
 use self::conversation::Conversation;
 use self::core::Core;
 use self::socket::Way;
-use crate::cli_failure::{Exit, OrExit as _, Outcome};
+use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
 use crate::host_port::HostPort;
 use crate::output;
 
@@ -31,6 +35,19 @@ pub(crate) struct Args {
     /// Why it crashed [default: from the file's note].
     #[arg(long, value_name = "TEXT")]
     panic: Option<String>,
+}
+
+/// Sends the file at `path` as a dump of `hostname` with this panic text, and tells of no progress.
+pub(super) fn quietly(
+    path: &Path,
+    receiver: SocketAddrV4,
+    hostname: &str,
+    panic: &str,
+) -> Result<ClientStats, Failure> {
+    let core = Core::open(path)?;
+    let header = core.kernel_header(Some(hostname.to_owned()), Some(panic.to_owned()));
+    let way = Way::to(receiver)?;
+    Conversation::new(&way)?.send_all(&core, &header, &ProgressBar::hidden())
 }
 
 /// Sends the file.

@@ -171,7 +171,11 @@ pub(super) fn parse_api(text: &str) -> Result<ListenOn, String> {
     if address.ip().is_loopback() {
         Ok(ListenOn::Tcp(address))
     } else {
-        Err("the API has no authentication: only loopback addresses and unix sockets are allowed".to_owned())
+        Err(
+            "the API speaks no TLS, and a token would be read on the way: only loopback addresses and unix sockets are taken; put a \
+             proxy with TLS in front of one, or come by ssh -L"
+                .to_owned(),
+        )
     }
 }
 

@@ -6,13 +6,13 @@ mod limits;
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use anyhow::Context as _;
 use api::{ApiListener, ListenOn};
 use netdump::AckPolicy;
 use sd_notify::NotifyState;
-use server::{Cidr, Receiver, ReceiverConfig, ReceiverError};
+use server::{Cidr, Receiver, ReceiverConfig, ReceiverError, Tokens};
 
 use self::config::Settings;
 use crate::cli_failure::{Exit, Failure, Outcome};
@@ -57,9 +57,10 @@ pub(crate) fn run(args: Args) -> Outcome {
         let _ = ask.send(());
     };
     signals::on_stop(stop).context("cannot wait for signals")?;
+    let tokens = Tokens::of(&settings.dir);
     let receiver = start_receiver(settings)?;
-    let api = ApiListener::start(on, api::core_router(receiver.service()))
-        .context("the API cannot be served; --api chooses another address")?;
+    let router = api::guarded(api::core_router(receiver.service()), Arc::new(tokens));
+    let api = ApiListener::start(on, router).context("the API cannot be served; --api chooses another address")?;
     let netdump: Vec<String> = receiver.netdump_addrs().iter().map(ToString::to_string).collect();
     output::line(&format!("ready netdump={} api={}", netdump.join(","), api.on()))?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
