@@ -1,11 +1,14 @@
 //! Do the readers that people use accept our vmcore layout? A stock Debian guest panics under QEMU (TCG, no KVM), QEMU
 //! writes its own ELF dump, and the `vmcore` crate lays that out as ours: header room, COREFERRY note, extra text segment,
-//! holes for zero pages, trailer. Then readelf, gdb, makedumpfile, drgn and crash must open it, and see what QEMU saw.
+//! holes for zero pages, trailer. Then readelf, gdb, makedumpfile, drgn and crash must open it, and see what QEMU saw; and the same of
+//! the forms that `cores export` makes of it.
 //!
 //! Needs the testbed that `cargo xtask` fetches (`COREFERRY_TESTBED`); without it the test says so and passes, except in
 //! CI.
 
 mod common;
+#[path = "tools/export.rs"]
+mod export;
 #[path = "tools/guest.rs"]
 mod guest;
 #[path = "tools/ours.rs"]
@@ -75,6 +78,7 @@ fn check(testbed: &Testbed) -> Result<()> {
         "crash without VMCOREINFO",
         timed("crash again", || readers::crash(testbed, dir.path(), &bare)),
     );
+    ask("export", timed("export", || export::check(testbed, dir.path(), &core)));
     anyhow::ensure!(
         failures.is_empty(),
         "{} readers failed:\n{}",

@@ -30,7 +30,7 @@ pub(crate) enum Notes {
 }
 
 /// A core in our layout.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct OurCore {
     pub(crate) path: PathBuf,
     pub(crate) cpus: Vec<CpuState>,
@@ -68,6 +68,15 @@ impl OurCore {
             scan: Duration::ZERO,
             cpus,
         })
+    }
+
+    /// What is known of the core, of a file with the same content.
+    #[allow(dead_code, reason = "the tests of whole guests export nothing")]
+    pub(crate) fn at(&self, path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// Value of a VMCOREINFO key.

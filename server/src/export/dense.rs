@@ -64,15 +64,13 @@ pub(super) fn raw(
 /// says which they are.
 fn scan(core: &dyn Pages, selection: &Selection, threads: usize) -> Result<(PageBitmap, u64), ExportError> {
     let wanted = selection.wanted();
-    let drops_zero = selection.drops_zero();
     let maker = || {
         let mut buffer = Vec::new();
         move |window| {
             let mut missing = Vec::new();
             windows::read_window(core, wanted, window, &mut buffer, &mut |frame, page| {
-                let is_lost = page.is_none();
-                if is_lost || (drops_zero && page.is_some_and(is_zero)) {
-                    missing.push((frame, is_lost));
+                if page.is_none() {
+                    missing.push(frame);
                 }
             });
             missing
@@ -81,9 +79,9 @@ fn scan(core: &dyn Pages, selection: &Selection, threads: usize) -> Result<(Page
     let mut present = wanted.clone();
     let mut lost = 0;
     windows::in_order(wanted, threads, &maker, &mut |missing| {
-        for (frame, is_lost) in missing {
+        for frame in missing {
             present.remove(frame, 1);
-            lost += u64::from(is_lost);
+            lost += 1;
         }
         Ok::<(), ExportError>(())
     })?;

@@ -1,6 +1,6 @@
 //! The kdump formats.
 
-use vmcore::kdump::{Descriptors, KdumpEnd, KdumpPlan, PageBitmap, PageCodec, StoredPage, store_page};
+use vmcore::kdump::{Descriptors, KdumpEnd, KdumpPlan, PageCodec, StoredPage, store_page};
 use vmcore::limits::{PAGE_LEN, PAGE_LEN_USIZE};
 
 use super::windows::{self, WINDOW_PAGES};
@@ -12,13 +12,13 @@ const DESCRIPTORS_LEN: usize = 1 << 20;
 
 /// A window, compressed.
 struct Made {
-    pages: Vec<(u64, StoredPage)>,
+    pages: Vec<StoredPage>,
     bytes: Vec<u8>,
 }
 
 pub(super) fn export(
     core: &dyn Pages,
-    selection: &mut Selection,
+    selection: &Selection,
     codec: PageCodec,
     options: &ExportOptions,
     sink: &mut dyn Sink,
@@ -26,46 +26,43 @@ pub(super) fn export(
 ) -> Result<Exported, ExportError> {
     // Asked for once here, so that the threads need not fail.
     codecs::compressor(codec).ok_or(ExportError::NoCodec { codec })?;
-    let plan = KdumpPlan::new(&selection.ram().ranges(), core.notes().to_vec())?;
-    let wanted = selection.wanted().clone();
-    let drops_zero = selection.drops_zero();
+    let wanted = selection.wanted();
+    let plan = KdumpPlan::new(&selection.ram().ranges(), wanted.count(), core.notes().to_vec())?;
     let mut writer = Writer {
         sink,
         descriptors: Descriptors::new(&plan),
         descriptors_at: plan.descriptors_at(),
         gathered: Vec::new(),
-        present: wanted.clone(),
         exported: Exported::default(),
     };
     writer.write("the page of zeros", plan.pages_at(), &[0; PAGE_LEN_USIZE])?;
     let maker = || {
         let mut compress = codecs::compressor(codec);
         let mut buffer = Vec::new();
-        let wanted = &wanted;
         move |window| {
             let mut made = Made {
                 pages: Vec::with_capacity(usize::try_from(WINDOW_PAGES).unwrap_or(0)),
                 bytes: Vec::with_capacity(1 << 20),
             };
-            windows::read_window(core, wanted, window, &mut buffer, &mut |frame, page| {
+            windows::read_window(core, wanted, window, &mut buffer, &mut |_, page| {
                 let stored = match (page, compress.as_mut()) {
                     (Some(page), Some(compress)) => store_page(page, &mut **compress, &mut made.bytes),
                     _ => StoredPage::Lost,
                 };
-                made.pages.push((frame, stored));
+                made.pages.push(stored);
             });
             made
         }
     };
-    windows::in_order(&wanted, options.threads, &maker, &mut |made| {
+    windows::in_order(wanted, options.threads, &maker, &mut |made| {
         done(made.pages.len() as u64 * PAGE_LEN);
-        writer.take(&made, drops_zero)
+        writer.take(&made)
     })?;
-    let (present, mut exported, file_len) = writer.finish()?;
+    let (mut exported, file_len) = writer.finish()?;
     let (utsname, warning) = uts::utsname(core);
     exported.warnings.extend(warning);
     let start = plan.start(&KdumpEnd {
-        present: &present,
+        present: wanted,
         utsname,
         codec,
         is_incomplete: exported.lost_pages > 0,
@@ -76,7 +73,6 @@ pub(super) fn export(
     sink.finish(file_len)
         .map_err(ExportError::write("the end of the file"))?;
     exported.file_len_bytes = file_len;
-    *selection = selection.clone().with_wanted(present);
     Ok(exported)
 }
 
@@ -87,7 +83,6 @@ struct Writer<'s> {
     /// Where the next descriptors go.
     descriptors_at: u64,
     gathered: Vec<u8>,
-    present: PageBitmap,
     exported: Exported,
 }
 
@@ -96,14 +91,10 @@ impl Writer<'_> {
         self.sink.write_at(offset, bytes).map_err(ExportError::write(what))
     }
 
-    fn take(&mut self, made: &Made, drops_zero: bool) -> Result<(), ExportError> {
+    fn take(&mut self, made: &Made) -> Result<(), ExportError> {
         let at = self.descriptors.next_at();
-        for (frame, page) in &made.pages {
+        for page in &made.pages {
             match page {
-                StoredPage::Zero if drops_zero => {
-                    self.present.remove(*frame, 1);
-                    continue;
-                }
                 StoredPage::Zero => self.exported.zero_pages += 1,
                 StoredPage::Lost => self.exported.lost_pages += 1,
                 StoredPage::Bytes(..) => {}
@@ -129,8 +120,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(PageBitmap, Exported, u64), ExportError> {
+    fn finish(mut self) -> Result<(Exported, u64), ExportError> {
         self.write_descriptors()?;
-        Ok((self.present, self.exported, self.descriptors.next_at()))
+        Ok((self.exported, self.descriptors.next_at()))
     }
 }

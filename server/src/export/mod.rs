@@ -6,10 +6,12 @@
 //!
 //! - [`Exporter`]: from a core to a sink
 //! - `selection`: which pages are exported, and what became of the others
+//! - `filter`: what a level of makedumpfile leaves out
 //! - `windows`: pages read and compressed, by several threads, in order
 //! - `sink`: a file, a stream, or a flattened stream
 
 mod dense;
+mod filter;
 mod kdump;
 mod selection;
 mod sink;
@@ -22,7 +24,7 @@ use std::io;
 
 use vmcore::dumpfile::DumpFile;
 use vmcore::elf::{ElfPlanError, TextMapping};
-use vmcore::image::{FileBytes, PhysicalMemory};
+use vmcore::image::{Absent, FileBytes, PhysicalMemory};
 use vmcore::kdump::{KdumpPlanError, PageCodec};
 use vmcore::linux::space::START_KERNEL_MAP;
 use vmcore::memory::MemoryRange;
@@ -67,6 +69,15 @@ impl<F: FileBytes + Sync> Pages for DumpFile<F, Codecs> {
             len_bytes: load.file_len_bytes.min(load.memory_len_bytes),
         });
         mappings.take(TEXTS_MAX).collect()
+    }
+}
+
+/// A core's memory as the kernel's address space wants it.
+struct Memory<'c>(&'c dyn Pages);
+
+impl PhysicalMemory for Memory<'_> {
+    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+        self.0.read(gpa, bytes)
     }
 }
 
@@ -215,7 +226,7 @@ pub fn export(
     done: &mut dyn FnMut(u64),
 ) -> Result<Exported, ExportError> {
     let mut exported = match options.format {
-        ExportFormat::Kdump { codec, .. } => kdump::export(core, &mut selection, codec, options, sink, done)?,
+        ExportFormat::Kdump { codec, .. } => kdump::export(core, &selection, codec, options, sink, done)?,
         ExportFormat::Elf => dense::elf(core, &mut selection, options, sink, done)?,
         ExportFormat::Raw => dense::raw(core, &mut selection, options, sink, done)?,
     };

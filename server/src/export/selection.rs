@@ -10,8 +10,6 @@ use super::Pages;
 pub struct Selection {
     ram: PageBitmap,
     wanted: PageBitmap,
-    /// Whether pages of zeros are left out.
-    drop_zero: bool,
 }
 
 impl Selection {
@@ -36,21 +34,12 @@ impl Selection {
                 }
             }
         }
-        Self {
-            ram,
-            wanted,
-            drop_zero: false,
-        }
+        Self { ram, wanted }
     }
 
     /// Leaves these frames out too.
     pub fn exclude(&mut self, first: u64, count: u64) {
         self.wanted.remove(first, count);
-    }
-
-    /// Leaves out pages of zeros too.
-    pub fn drop_zero_pages(&mut self) {
-        self.drop_zero = true;
     }
 
     /// Pages that were RAM.
@@ -63,11 +52,6 @@ impl Selection {
     #[must_use]
     pub const fn wanted(&self) -> &PageBitmap {
         &self.wanted
-    }
-
-    /// Whether pages of zeros are left out.
-    pub(super) const fn drops_zero(&self) -> bool {
-        self.drop_zero
     }
 
     /// The same, with what turned out to be there.

@@ -1,12 +1,11 @@
 //! What `uname` would have said in the guest: readers of kdump files find the architecture by it.
 
-use vmcore::image::PhysicalMemory;
 use vmcore::kdump::Utsname;
 use vmcore::linux::KernelSpace;
 use vmcore::notes::vmcoreinfo;
 use vmcore::reader::CoreNotes;
 
-use super::Pages;
+use super::{Memory, Pages};
 
 /// Length of a field of `struct new_utsname` (linux/utsname.h).
 const FIELD_LEN: usize = 65;
@@ -70,12 +69,4 @@ fn of_kernel(core: &dyn Pages, text: &[u8]) -> Option<Utsname> {
         .iter()
         .all(|name| !name.is_empty());
     is_usable.then_some(names)
-}
-
-struct Memory<'c>(&'c dyn Pages);
-
-impl PhysicalMemory for Memory<'_> {
-    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), vmcore::image::Absent> {
-        self.0.read(gpa, bytes)
-    }
 }

@@ -14,6 +14,7 @@ use server::export::{
     ExportFormat, ExportOptions, Exported, FileSink, FlatSink, Pages, Selection, Sink, StreamSink, export,
 };
 use vmcore::dumpfile::DumpFile;
+use vmcore::linux::filter::FilterLevel;
 
 use super::fetch::{self, Target};
 use super::source::{Source, refused};
@@ -50,6 +51,11 @@ pub(super) struct ExportArgs {
     /// Where to write it; `-` is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "vmcore")]
     output: PathBuf,
+    /// Leave out pages that a debugger hardly needs, as `makedumpfile -d` does: the sum of 1 zero pages (they
+    /// never take room and stay readable), 2 page cache,
+    /// 4 page cache with private data, 8 pages of user processes, 16 free pages. For Linux guests.
+    #[arg(long, value_name = "LEVEL", default_value = "0", value_parser = parse_level)]
+    filter: FilterLevel,
     /// Threads that read and compress; by default as many as there are processors.
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     threads: Option<usize>,
@@ -58,6 +64,11 @@ pub(super) struct ExportArgs {
 fn parse_format(text: &str) -> Result<ExportFormat, String> {
     let names = || ExportFormat::NAMES.map(|(name, _)| name).join(", ");
     ExportFormat::parse(text).ok_or_else(|| format!("the formats are {}", names()))
+}
+
+fn parse_level(text: &str) -> Result<FilterLevel, String> {
+    let level = text.parse().ok().and_then(FilterLevel::new);
+    level.ok_or_else(|| "a number from 0 to 31, as for `makedumpfile -d`".to_owned())
 }
 
 fn parse_threads(text: &str) -> Result<usize, String> {
@@ -89,9 +100,9 @@ pub(super) fn run(source: &Source, args: &ExportArgs, as_json: bool) -> Outcome 
     let core = DumpFile::open(bytes.file, Codecs)
         .with_context(|| format!("core {} cannot be exported", info.summary.id))
         .or_exit(Exit::Failed)?;
-    let selection = Selection::of(&core);
+    let (selection, level) = select(&core, args.filter);
     if to_stdout {
-        let exported = write(&core, selection, args, &info, &mut *stream(args.format))?;
+        let exported = write(&core, (selection, level), args, &info, &mut *stream(args.format))?;
         output::note(&told(&info, args, &exported));
         return Ok(Exit::Ok);
     }
@@ -99,9 +110,9 @@ pub(super) fn run(source: &Source, args: &ExportArgs, as_json: bool) -> Outcome 
     let exported = match args.format {
         ExportFormat::Kdump { flat: true, .. } => {
             let file = io::BufWriter::with_capacity(1 << 20, &target.file);
-            write(&core, selection, args, &info, &mut FlatSink::new(file))?
+            write(&core, (selection, level), args, &info, &mut FlatSink::new(file))?
         }
-        _ => write(&core, selection, args, &info, &mut FileSink(&target.file))?,
+        _ => write(&core, (selection, level), args, &info, &mut FileSink(&target.file))?,
     };
     let len = target.file.metadata().context("cannot look at the file")?.len();
     target.keep(len)?;
@@ -110,7 +121,7 @@ pub(super) fn run(source: &Source, args: &ExportArgs, as_json: bool) -> Outcome 
             "schema_version": SCHEMA_VERSION, "id": info.summary.id, "state": info.summary.state,
             "format": args.format.name(), "file": args.output.display().to_string(), "file_len_bytes": len,
             "pages": exported.pages, "zero_pages": exported.zero_pages, "excluded_pages": exported.excluded_pages,
-            "lost_pages": exported.lost_pages, "warnings": exported.warnings,
+            "lost_pages": exported.lost_pages, "filter": level.number(), "warnings": exported.warnings,
         }))?;
     } else {
         output::line(&told(
@@ -125,10 +136,30 @@ pub(super) fn run(source: &Source, args: &ExportArgs, as_json: bool) -> Outcome 
     Ok(Exit::Ok)
 }
 
+/// The pages that are wanted, and the level that was really used.
+fn select(core: &dyn Pages, level: FilterLevel) -> (Selection, FilterLevel) {
+    let mut selection = Selection::of(core);
+    match selection.filter(core, level) {
+        Ok(filtered) => {
+            if filtered.unknown > 0 {
+                let pages = filtered.unknown;
+                output::say(&format!(
+                    "warning: what the guest used {pages} pages for is not in the core; they are kept"
+                ));
+            }
+            (selection, level)
+        }
+        Err(why) => {
+            output::say(&format!("warning: not filtered: {why}"));
+            (selection, FilterLevel::default())
+        }
+    }
+}
+
 /// Writes the core to a sink, with a progress bar.
 fn write(
     core: &dyn Pages,
-    selection: Selection,
+    (selection, level): (Selection, FilterLevel),
     args: &ExportArgs,
     info: &CoreInfo,
     sink: &mut dyn Sink,
@@ -138,7 +169,7 @@ fn write(
         threads: args
             .threads
             .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)),
-        dump_level: 0,
+        dump_level: level.number().into(),
         timestamp_s: seconds(&info.started_at),
     };
     let bar = output::progress(selection.wanted().count() * vmcore::PAGE_LEN);

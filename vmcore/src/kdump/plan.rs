@@ -81,11 +81,11 @@ pub struct KdumpEnd<'a> {
 }
 
 impl KdumpPlan {
-    /// Plans a file for this memory, with these notes (a PT_NOTE's bytes), at most all pages in it.
+    /// Plans a file for this memory, with these notes (a PT_NOTE's bytes), and at most `pages_max` pages in it.
     ///
     /// # Errors
     /// [`KdumpPlanError`] says which bound.
-    pub fn new(ranges: &[MemoryRange], notes: Vec<u8>) -> Result<Self, KdumpPlanError> {
+    pub fn new(ranges: &[MemoryRange], pages_max: u64, notes: Vec<u8>) -> Result<Self, KdumpPlanError> {
         let bad = |range: &MemoryRange| KdumpPlanError::BadRange {
             gpa: range.gpa,
             len_bytes: range.len_bytes,
@@ -115,7 +115,6 @@ impl KdumpPlan {
         for range in ranges {
             ram.insert(range.gpa / PAGE_LEN, range.len_bytes / PAGE_LEN);
         }
-        let pages_max = ram.count();
         let mut plan = Self {
             ram,
             notes,
@@ -171,7 +170,7 @@ impl KdumpPlan {
     }
 
     /// Where the bytes of pages begin: a page of zeros, then one stored page after the other. There is room for the
-    /// descriptors of all pages before it, also if fewer come.
+    /// descriptors of `pages_max` pages before it, also if fewer come.
     #[must_use]
     pub fn pages_at(&self) -> u64 {
         (self.descriptors_at() + self.pages_max * DESCRIPTOR_LEN).next_multiple_of(BLOCK_LEN)
