@@ -15,6 +15,8 @@ mod common;
 mod crashes;
 #[path = "linux/debuggers.rs"]
 mod debuggers;
+#[path = "linux/em.rs"]
+mod em;
 #[path = "linux/kdump.rs"]
 mod kdump;
 #[path = "linux/kernels.rs"]
@@ -141,6 +143,7 @@ fn on(kernel: Kernel) {
         let mut cases = boots::cases(kernel, testbed)?;
         cases.extend(crashes::cases(kernel));
         cases.extend(lives::cases(kernel));
+        cases.extend(em::cases(kernel, testbed)?);
         cases.extend(shim::cases(kernel, testbed)?);
         cases.push(kdump::case(kernel, testbed, dir)?);
         // Of this one the testbed has the uncompressed image.
@@ -170,7 +173,7 @@ fn is_wanted(kernel: Kernel, name: &str) -> bool {
             "pvh",
         ]
         .contains(&name),
-        Kernel::Generic612 => ["lives", "two", "early"].contains(&name),
+        Kernel::Generic612 => ["lives", "em", "two", "early"].contains(&name),
         Kernel::Generic61 | Kernel::Cloud612 => true,
     }
 }

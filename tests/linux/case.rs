@@ -10,7 +10,7 @@ use crate::seen::Seen;
 /// On every guest's command line. `quiet` matters most: each character of a log is several exits, and they are slow here.
 /// Freed memory is zeroed, so that there is less to send.
 const APPEND: &str = "console=ttyS0 quiet panic=-1 init_on_free=1";
-/// The longest that one guest may take. The slowest (four boots of a generic kernel) took 206 s on a machine of two processors
+/// The longest that one guest may take, unless its case says so. The slowest (four boots of a generic kernel) took 206 s on a machine of two processors
 /// that had six times as much to do.
 pub(crate) const LIMIT_S: u32 = 600;
 
@@ -35,13 +35,14 @@ pub(crate) struct Case {
     append: String,
     pub(crate) payload: String,
     /// What the guest's initramfs has besides, by its path.
-    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    pub(crate) files: Vec<(String, Vec<u8>)>,
     /// Booted in the place of the kernel's own image.
     pub(crate) image: Option<Vec<u8>>,
     pub(crate) steps: String,
     net: Option<&'static str>,
     pub(crate) has_disk: bool,
     pub(crate) brings_core: bool,
+    pub(crate) limit_s: u32,
     check: Check,
 }
 
@@ -68,6 +69,7 @@ impl Case {
             net: None,
             has_disk: false,
             brings_core: false,
+            limit_s: LIMIT_S,
             check: Box::new(|_| Ok(String::new())),
         }
     }
@@ -78,6 +80,11 @@ impl Case {
 
     pub(crate) fn vcpus(self, vcpus: u8) -> Self {
         Self { vcpus, ..self }
+    }
+
+    /// The longest that it may take; [`LIMIT_S`] by itself.
+    pub(crate) fn limit_s(self, limit_s: u32) -> Self {
+        Self { limit_s, ..self }
     }
 
     /// More options of `coreferry run`.
@@ -125,8 +132,8 @@ impl Case {
     }
 
     /// A file of the guest's: its path without the first slash.
-    pub(crate) fn file(mut self, path: &'static str, bytes: Vec<u8>) -> Self {
-        self.files.push((path, bytes));
+    pub(crate) fn file(mut self, path: &str, bytes: Vec<u8>) -> Self {
+        self.files.push((path.to_owned(), bytes));
         self
     }
 
@@ -175,6 +182,7 @@ impl Case {
             append,
             mem_mib,
             vcpus,
+            limit_s,
             ..
         } = self;
         let kernel = self.kernel.name();
@@ -197,7 +205,7 @@ impl Case {
         }
         script += &format!(
             "begin=$(now)\n\
-             timeout -s KILL {LIMIT_S} /p/coreferry run --name $NAME --kernel {image} --initrd /tmp/$NAME.initrd \
+             timeout -s KILL {limit_s} /p/coreferry run --name $NAME --kernel {image} --initrd /tmp/$NAME.initrd \
              --mem-mib {mem_mib} --vcpus {vcpus} --dump-mtu 9000 --api /tmp/$NAME.sock{devices}{options} --append '{append}' > $OUT 2>&1 &\n\
              pid=$!\n\
              . /p/cases/$NAME/steps > $R/steps 2>&1\n\

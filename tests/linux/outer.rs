@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::case::{Case, LIMIT_S};
+use crate::case::Case;
 use crate::run;
 use crate::seen::Seen;
 use crate::testbed::Testbed;
@@ -161,7 +161,8 @@ fn boot<'c>(testbed: &Testbed, dir: &Path, cases: &[&'c Case]) -> Result<Came<'c
         .arg(testbed.path("kernel/vmlinuz"))
         .arg("-initrd")
         .arg(&initrd);
-    let ran = run::output(&mut qemu, dir, "", LIMIT + guests * Duration::from_secs(LIMIT_S.into()));
+    let limits = cases.iter().map(|case| Duration::from_secs(case.limit_s.into()));
+    let ran = run::output(&mut qemu, dir, "", LIMIT + limits.sum::<Duration>());
     fs::remove_file(&initrd)?;
     let (said, failure) = match ran {
         Ok(said) if said.contains("OUTER END 0") => (said, None),

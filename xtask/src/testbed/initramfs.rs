@@ -69,6 +69,8 @@ pub(crate) const DRIVERS: Recipe = Recipe {
         "virtio_rng",
         "virtio_balloon",
         "e1000",
+        // VLANs.
+        "8021q",
         // ext4 asks the kernel's cryptography for it by name, so it is no dependency.
         "crc32c_generic",
         "ext4",
@@ -82,8 +84,8 @@ poweroff -f
 /// The machine around it: `/p/run`, which the test appends as an archive of its own, finds KVM, a disk for what it wants to hand
 /// out and, by QEMU's user network, the host as 10.0.2.2.
 pub(crate) const OUTER: Recipe = Recipe {
-    modules: &["kvm_amd", "virtio_pci", "virtio_net", "virtio_blk", "tun"],
-    init: r#"load kvm_amd virtio_pci virtio_net virtio_blk tun
+    modules: &["kvm_amd", "virtio_pci", "virtio_net", "virtio_blk", "tun", "8021q"],
+    init: r#"load kvm_amd virtio_pci virtio_net virtio_blk tun 8021q
 ip link set lo up; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2
 echo "OUTER READY $(uname -r)"
 sh /p/run; echo "OUTER END $?"

@@ -6,6 +6,7 @@
 //! ```text
 //! bin/NAME             runs an unpacked program with its own libraries: crash gdb makedumpfile passt python3 drgn qemu-…
 //! pkgs/                unpacked packages, everything they depend on included
+//! inside/              ethtool and iperf3 for guests, unpacked with everything they depend on
 //! kernel/              the unpacked kernel package; vmlinuz and release (its version) beside boot/ and lib/
 //! vmlinux              the same kernel with debug information
 //! venv/                drgn for bin/python3
@@ -81,6 +82,7 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
     lock.lock().context("cannot lock the testbed")?;
 
     let programs = Part::new(&dir, "pkgs", programs::recipe());
+    let inside = Part::new(&dir, "inside", programs::inside_recipe());
     let shims = Part::new(&dir, "bin", programs::shims_recipe());
     let venv = Part::new(&dir, "venv", programs::venv_recipe());
     let kernel = Part::new(&dir, "kernel", kernel::recipe());
@@ -93,7 +95,7 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
     let wanted = GUESTS.iter().filter(|guest| all || guest.in_every_run);
     let guests: Vec<(&Guest, Part)> = wanted.map(|guest| (guest, guest.part(&dir))).collect();
     let is_there = |parts: &[&Part]| parts.iter().all(|part| part.is_current());
-    if is_there(&[&programs, &shims, &venv, &kernel, &vmlinux, &guest, &outer])
+    if is_there(&[&programs, &inside, &shims, &venv, &kernel, &vmlinux, &guest, &outer])
         && guests
             .iter()
             .all(|(guest, part)| part.is_current() && headers::part(&dir, guest).is_current())
@@ -119,6 +121,7 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
     let (programs, kernel, vmlinux) = thread::scope(|scope| {
         let programs = scope.spawn(|| {
             programs.make(|place| programs::unpack(&apt, place))?;
+            inside.make(|place| programs::unpack_inside(&apt, place))?;
             shims.make(programs::write_shims)?;
             venv.make(|place| programs::install_drgn(&dir, place))
         });

@@ -22,6 +22,10 @@ const PACKAGES: &[&str] = &[
     "xz-utils",
 ];
 
+/// What runs inside guests: the test of a network driver, and traffic for it. A part of its own: the programs of the
+/// machine are many, and stay as they are.
+const INSIDE: &[&str] = &["ethtool", "iperf3"];
+
 /// The debugger for kernels that comes as a Python package, with its version.
 const DRGN: &str = "drgn==0.3.0";
 
@@ -49,6 +53,16 @@ const QEMU_DATA: &str = r#"-L "$P/usr/share/qemu" -L "$P/usr/share/seabios""#;
 /// What the unpacked packages are made of.
 pub(crate) fn recipe() -> String {
     format!("1 {}", PACKAGES.join(" "))
+}
+
+/// What the programs for guests are made of.
+pub(crate) fn inside_recipe() -> String {
+    format!("1 {}", INSIDE.join(" "))
+}
+
+/// Unpacks the programs for guests.
+pub(crate) fn unpack_inside(apt: &Apt, place: &Path) -> Result<()> {
+    apt.unpack_with_dependencies(INSIDE, place)
 }
 
 /// What the shims are made of: their text.
