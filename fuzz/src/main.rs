@@ -1,6 +1,7 @@
 //! Fuzz targets, one of which runs: the one that COREFERRY_FUZZ_TARGET names. `cargo xtask fuzz` runs them all.
 #![no_main]
 
+mod em;
 mod parsers;
 mod session;
 
@@ -9,7 +10,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 
 /// Names and what they run.
-const TARGETS: [(&str, fn(&[u8])); 9] = [
+const TARGETS: [(&str, fn(&[u8])); 12] = [
     ("netdump-datagram", parsers::datagram),
     ("netdump-session", session::operations),
     ("herald-path", server::fuzz::herald_path),
@@ -19,6 +20,9 @@ const TARGETS: [(&str, fn(&[u8])); 9] = [
     ("trailer", parsers::trailer),
     ("vmcore-reader", parsers::vmcore_reader),
     ("notes", parsers::notes),
+    ("em-registers", em::registers),
+    ("em-transmit", em::transmit),
+    ("em-receive", em::receive),
 ];
 
 fuzz_target!(|bytes: &[u8]| {
