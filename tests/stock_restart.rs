@@ -1,4 +1,4 @@
-//! `coreferry serve` killed at any moment of a stock dump, and started again before the sender gives up.
+//! `coreferry serve` killed or stopped at any moment of a stock dump, and started again before the sender gives up.
 
 mod common;
 #[path = "stock/mod.rs"]
@@ -53,16 +53,28 @@ fn wait_until_sent(sender: &StockSender, packets: u64, what: &str) {
     }
 }
 
-/// Kills the receiver, and starts one on the same port after a while.
-fn restarted(serve: Serve, dir: &Path, away: Duration) -> Serve {
+/// How a receiver ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// As by a crash.
+    Killed,
+    /// As an operator ends it.
+    Stopped,
+}
+
+/// Ends the receiver, and starts one on the same port after a while.
+fn restarted(serve: Serve, dir: &Path, end: End, away: Duration) -> Serve {
     let listen = serve.netdump.to_string();
-    serve.daemon.kill();
+    match end {
+        End::Killed => assert!(!serve.daemon.kill().success()),
+        End::Stopped => assert!(serve.daemon.terminate().success()),
+    }
     thread::sleep(away);
     Serve::start_with(dir, &["--listen", &listen])
 }
 
-/// One dump and one kill.
-fn survives(seed: u64) {
+/// One dump and one end of its receiver.
+fn survives(seed: u64, end: End) {
     let mut dice = Dice(seed);
     let dir = common::temp_dir();
     let serve = Serve::start(dir.path());
@@ -75,7 +87,7 @@ fn survives(seed: u64) {
     let kill_at = dice.below(sender.packets(core.len()) as u64 + 1);
     let away = Duration::from_millis(dice.below(AWAY_MAX_MS));
     let what = format!(
-        "seed {seed}: {order:?}, MTU {mtu}, {} bytes, killed at packet {kill_at}, away {away:?}",
+        "seed {seed}: {order:?}, MTU {mtu}, {} bytes, {end:?} at packet {kill_at}, away {away:?}",
         core.len()
     );
 
@@ -84,7 +96,7 @@ fn survives(seed: u64) {
         thread::spawn(move || sender.dump(&core, &header))
     };
     wait_until_sent(&sender, kill_at, &what);
-    let serve = restarted(serve, dir.path(), away);
+    let serve = restarted(serve, dir.path(), end, away);
     let sent = sending.join().expect("the sender does not panic");
 
     let log = serve.daemon.stderr_text();
@@ -98,26 +110,38 @@ fn survives(seed: u64) {
 
 #[test]
 fn every_dump_survives_a_kill_at_a_random_moment() {
-    let (kills, at_once) = if std::env::var_os("COREFERRY_ALL").is_some() {
+    all_survive(End::Killed);
+}
+
+#[test]
+fn every_dump_survives_a_stop_at_a_random_moment() {
+    all_survive(End::Stopped);
+}
+
+fn all_survive(end: End) {
+    let (ends, at_once) = if std::env::var_os("COREFERRY_ALL").is_some() {
         (50, 10)
     } else {
         (6, 6)
     };
     let seed = seed();
     let began = Instant::now();
-    let numbers: Vec<u64> = (0..kills).map(|number| seed.wrapping_add(number)).collect();
+    let numbers: Vec<u64> = (0..ends).map(|number| seed.wrapping_add(number)).collect();
     for group in numbers.chunks(at_once) {
         thread::scope(|scope| {
-            let runs: Vec<_> = group.iter().map(|seed| scope.spawn(|| survives(*seed))).collect();
+            let runs: Vec<_> = group.iter().map(|seed| scope.spawn(|| survives(*seed, end))).collect();
             runs.into_iter()
                 .for_each(|run| run.join().expect("the run that failed has said why"));
         });
     }
-    eprintln!("{kills} kills survived in {:.1} s", began.elapsed().as_secs_f64());
+    eprintln!(
+        "{end:?} {ends} times, all survived, in {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
 }
 
 #[test]
-fn several_sessions_survive_two_kills_together() {
+fn several_sessions_survive_a_kill_and_a_stop_together() {
     let dir = common::temp_dir();
     let first = Serve::start(dir.path());
     let netdump = first.netdump;
@@ -138,12 +162,14 @@ fn several_sessions_survive_two_kills_together() {
                 scope.spawn(move || sender.dump(core, &header))
             })
             .collect();
-        let serve = [300, 900].into_iter().fold(first, |serve, part| {
-            for sender in &senders {
-                wait_until_sent(sender, part, "eight senders");
-            }
-            restarted(serve, dir.path(), Duration::from_millis(500))
-        });
+        let serve = [(300, End::Killed), (900, End::Stopped)]
+            .into_iter()
+            .fold(first, |serve, (part, end)| {
+                for sender in &senders {
+                    wait_until_sent(sender, part, "eight senders");
+                }
+                restarted(serve, dir.path(), end, Duration::from_millis(500))
+            });
         for (index, sent) in running.into_iter().enumerate() {
             let sent = sent.join().expect("the sender does not panic");
             assert!(

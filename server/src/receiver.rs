@@ -230,7 +230,7 @@ impl Receiver {
         })
     }
 
-    /// Ends all sessions, keeping what came, and waits for the threads.
+    /// Leaves all sessions to the next receiver of the same store, and waits for the threads.
     pub fn stop(mut self) {
         self.halt();
     }

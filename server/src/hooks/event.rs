@@ -124,7 +124,7 @@ impl HookEvent {
             holes: lost.iter().take(HOOK_HOLES_MAX).cloned().collect(),
             netdumpd_reason: Some(match ending {
                 _ if complete => "success",
-                Ending::Silent { .. } | Ending::Stopped | Ending::LeftOver => "timeout",
+                Ending::Silent { .. } | Ending::LeftOver => "timeout",
                 Ending::Finished | Ending::Storage(_) | Ending::Refused(_) => "error",
             }),
         }

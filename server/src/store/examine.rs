@@ -29,9 +29,7 @@ pub(crate) enum Ending {
         /// For how long.
         silent_s: u64,
     },
-    /// The receiver was stopped.
-    Stopped,
-    /// A receiver ended without doing this; the next one found the session.
+    /// A receiver ended amid the dump; the next one found the session, and nobody went on with it.
     LeftOver,
     /// The bytes could not be stored.
     Storage(String),
@@ -132,7 +130,6 @@ fn judge(
     let reason = match ending {
         Ending::Refused(why) => return (CoreState::Aborted, Some(format!("refused: {why}"))),
         Ending::Silent { silent_s } => format!("the sender fell silent for {silent_s} s before it had finished"),
-        Ending::Stopped => "the receiver was stopped before the sender had finished".to_owned(),
         Ending::LeftOver => "the receiver ended before the sender had finished".to_owned(),
         Ending::Storage(why) => format!("it could not be stored: {why}"),
         Ending::Finished if lost_bytes > 0 => {

@@ -181,8 +181,12 @@ impl SessionThread {
             tracing::error!(session = %id, %peer, "session failed: {why}");
             self.end(Ending::Storage(format!("the session's socket failed: {why}")));
         }
-        store::forget_lingering(&self.shared.root, &id);
-        self.forget_herald();
+        if self.shared.stopping() {
+            self.leave();
+        } else {
+            store::forget_lingering(&self.shared.root, &id);
+            self.forget_herald();
+        }
         drop(self.linger_lock.take());
         self.shared.counters.sessions_now.fetch_sub(1, Ordering::Relaxed);
         if self.dropped > 0 {
@@ -198,7 +202,6 @@ impl SessionThread {
         self.send_acks()?;
         loop {
             if self.shared.stopping() {
-                self.end(Ending::Stopped);
                 return Ok(());
             }
             let datagrams = self.receive_batch(&mut buffer)?;
@@ -247,6 +250,14 @@ impl SessionThread {
                 }
                 None => {}
             }
+        }
+    }
+
+    /// Leaves the session as it is to the next receiver, which goes on with it or makes a core of it.
+    fn leave(&mut self) {
+        if self.spool.take().is_some() {
+            let (session, peer) = (&self.handle.id, self.handle.peer);
+            tracing::info!(%session, %peer, "stopped amid a dump: the next receiver goes on with it, or keeps what came");
         }
     }
 
