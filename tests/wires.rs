@@ -274,6 +274,7 @@ fn a_guest_that_panics_dumps_by_tap_to_a_receiver_behind_a_gateway() {
     let kernel = dir.path().join("kernel.elf");
     std::fs::write(&kernel, guest_shim::DEMO_GUEST_ELF).expect("a kernel file");
     let cores = dir.path().join("cores");
+    let capture = dir.path().join("wired.pcapng");
     let _receiver = start_receiver(&network, &cores, "10.9.0.2/32");
     let mut run = coreferry();
     run.env("XDG_RUNTIME_DIR", dir.path())
@@ -301,6 +302,8 @@ fn a_guest_that_panics_dumps_by_tap_to_a_receiver_behind_a_gateway() {
             "02:00:00:00:00:9d",
             "--kernel",
             path_text(&kernel),
+            "--pcap",
+            path_text(&capture),
         ]);
     let mut guest = Daemon::start(network.in_agent(&run));
     let status = guest.exit_within(Duration::from_secs(60));
@@ -313,6 +316,10 @@ fn a_guest_that_panics_dumps_by_tap_to_a_receiver_behind_a_gateway() {
         "{cores:?}"
     );
     assert_eq!(cores[0]["client_addr"], "10.9.0.2:20024");
+    match captured::find() {
+        Some(program) => captured::assert_is_a_dump(&program, &capture),
+        None => skip("no tcpdump in the testbed (cargo xtask testbed)"),
+    }
 }
 
 #[test]
