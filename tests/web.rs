@@ -414,3 +414,119 @@ fn every_number_is_documented_and_those_of_a_dump_move() {
         }
     }
 }
+
+/// Hands requests on to an API, but closes the connection of the second download without an answer.
+fn cutting_proxy(api: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let api = api.to_owned();
+    std::thread::spawn(move || {
+        let mut downloads = 0;
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut head = Vec::new();
+            let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+            while !head.ends_with(b"\r\n\r\n") && reader.read_until(b'\n', &mut head).is_ok_and(|len| len > 0) {}
+            let text = String::from_utf8_lossy(&head).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+            downloads += u32::from(text.contains("/files/vmcore"));
+            if downloads == 2 {
+                return;
+            }
+            let mut upstream = std::net::TcpStream::connect(&api).expect("the API answers");
+            upstream.write_all(text.as_bytes()).expect("sent");
+            let mut answer = Vec::new();
+            upstream.read_to_end(&mut answer).expect("an answer");
+            let _ = (&stream).write_all(&answer);
+        }
+    });
+    address
+}
+
+#[test]
+fn an_interrupted_fetch_goes_on_where_it_was_and_proves_all_of_it() {
+    let dir = temp_dir();
+    let serve = Serve::start(&dir.path().join("store"));
+    let mut sender = TinySender::connect(serve.netdump);
+    // Far enough apart to be asked for one by one.
+    for (offset, byte) in [(0, 1), (4 << 20, 2), (8 << 20, 3)] {
+        sender.data(offset, &[byte; 4096]);
+    }
+    sender.header(&dumps::header((8 << 20) + 4096, "web", "panic"));
+    sender.finish();
+    serve.settled_cores(1);
+    let file = dir.path().join("vmcore");
+    let fetch = |api: &str| {
+        run(&[
+            "cores",
+            "fetch",
+            "latest",
+            "--api",
+            api,
+            "-o",
+            path_text(&file),
+            "--json",
+        ])
+    };
+    let output = fetch(&cutting_proxy(&serve.api));
+    assert_eq!(
+        output.status.code(),
+        Some(6),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        !file.exists() && dir.path().join("vmcore.part").exists(),
+        "the part is kept"
+    );
+    let output = fetch(&serve.api);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told["resumed_bytes"], 4096, "the first part was there");
+    let bytes = std::fs::read(&file).expect("the core");
+    assert_eq!(
+        (bytes[0], bytes[4 << 20], bytes[8 << 20], bytes.len()),
+        (1, 2, 3, (8 << 20) + 4096)
+    );
+    assert!(!dir.path().join("vmcore.part").exists() && !dir.path().join("vmcore.part.tag").exists());
+    // Only what has content was moved.
+    let audit = std::fs::read_to_string(dir.path().join("store/audit.jsonl")).expect("an audit file");
+    let lines = audit
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let moved: u64 = lines.map(|line| line["length"].as_u64().expect("a length")).sum();
+    assert_eq!(moved, 3 * 4096, "{audit}");
+    // A part of another core, or of one that changed, is begun anew.
+    std::fs::write(dir.path().join("vmcore.part"), [9; 4096]).expect("written");
+    std::fs::write(dir.path().join("vmcore.part.tag"), "another").expect("written");
+    let told: serde_json::Value = serde_json::from_slice(&fetch(&serve.api).stdout).expect("JSON");
+    assert_eq!(told["resumed_bytes"], 0);
+}
+
+#[test]
+fn notes_pins_and_removal_by_command_line() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    dumps::send(&serve, "web", "panic");
+    let id = dumps::id(&serve);
+    let place = path_text(dir.path());
+    run_ok(&["cores", "note", "latest", "seen", "--api", &serve.api]);
+    run_ok(&["cores", "pin", &id, "--dir", place]);
+    let info = get(&serve.api, &format!("/api/v1/cores/{id}")).expect(200).json();
+    assert_eq!(
+        (&info["written"]["note"], &info["pinned"]),
+        (&"seen".into(), &true.into())
+    );
+    assert_eq!(
+        run(&["cores", "rm", &id, "--dir", place]).status.code(),
+        Some(1),
+        "it is pinned"
+    );
+    run_ok(&["cores", "unpin", &id, "--api", &serve.api]);
+    let line = run_ok(&["cores", "list", "--jsonl", "--dir", place]);
+    let core: serde_json::Value = serde_json::from_str(line.trim_end()).expect("one line of JSON");
+    assert_eq!(core["pinned"], false);
+    run_ok(&["cores", "rm", &id, "--dir", place]);
+    assert!(serve.cores().is_empty());
+    get(&serve.api, &format!("/api/v1/cores/{id}")).problem(404, "not-found");
+    assert!(std::fs::read_to_string(dir.path().join("audit.jsonl")).is_ok_and(|audit| audit.contains("uid ")));
+}

@@ -86,14 +86,7 @@ impl CoreService for CoreCatalogue {
     }
 
     fn remove(&self, id: &str, by: &str) -> Result<(), ServiceError> {
-        let info = self.cores.remove(id)?;
-        self.audit(&Deed {
-            by,
-            what: "remove",
-            core: &info.summary.id,
-            file: None,
-            range: None,
-        });
+        let info = self.cores.remove_by(id, by)?;
         events::tell(&self.events, "core.removed", events::of_core(&info.summary));
         Ok(())
     }

@@ -7,11 +7,12 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use api::limits::{LABEL_BYTES_MAX, LABELS_MAX, NOTE_BYTES_MAX};
-use api::{CoreEdit, CoreInfo, CoreLabels, ServiceError};
+use api::{CoreEdit, CoreInfo, CoreLabels, Deed, ServiceError};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{Entry, LocalCores};
+use crate::audit::Audit;
 use crate::limits::LABELS_FILE_BYTES_MAX;
 use crate::store::layout;
 
@@ -39,11 +40,27 @@ impl LocalCores {
         self.info(&entry.summary.id)
     }
 
+    /// Removes a core with all its files, and writes down by whom.
+    ///
+    /// # Errors
+    /// As [`api::CoreService::remove`].
+    pub fn remove_by(&self, id: &str, by: &str) -> Result<CoreInfo, ServiceError> {
+        let info = self.remove(id)?;
+        Audit::new(&self.root).note(&Deed {
+            by,
+            what: "remove",
+            core: &info.summary.id,
+            file: None,
+            range: None,
+        });
+        Ok(info)
+    }
+
     /// Removes a core with all its files.
     ///
     /// # Errors
     /// As [`api::CoreService::remove`].
-    pub fn remove(&self, id: &str) -> Result<CoreInfo, ServiceError> {
+    fn remove(&self, id: &str) -> Result<CoreInfo, ServiceError> {
         let _lock = self.lock()?;
         let entry = match self.resolve(id) {
             Err(ServiceError::NotFound { .. }) if self.info(id).is_ok() => {

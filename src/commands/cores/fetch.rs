@@ -29,14 +29,28 @@ pub(super) fn run(source: &Source, id: &str, output_path: &Path, json: bool) -> 
     let info = source.info(id)?;
     let core = info.summary;
     is_there(&core)?;
-    let target = Target::create(output_path)?;
-    let file = &target.file;
-    match source {
-        Source::Dir(cores) => copy(cores, &core.id, file)?,
-        Source::Api(client) => {
-            download(client, &core.id, &mut |offset, bytes| file.write_all_at(bytes, offset))?;
+    let mut resumed_bytes = 0;
+    let target = match source {
+        Source::Dir(cores) => {
+            let target = Target::create(output_path)?;
+            copy(cores, &core.id, &target.file)?;
+            target
         }
-    }
+        Source::Api(client) => {
+            let digest = info
+                .files
+                .iter()
+                .find(|file| file.name == "vmcore")
+                .map(|file| &file.digest);
+            let tag = digest.map(|digest| format!("{} {digest}", core.id));
+            let mut target = Target::create_or_resume(output_path, tag.as_deref())?;
+            let got = download_into(client, &core, &target.file);
+            // What came is kept for another try, unless it is not what the receiver means.
+            target.keep_part = got.as_ref().is_err_and(|failure| failure.exit() == Exit::Unreachable);
+            resumed_bytes = got?;
+            target
+        }
+    };
     target.keep(core.file_len_bytes)?;
     if core.state != CoreState::Complete {
         let reason = info.reason.unwrap_or_default();
@@ -49,10 +63,18 @@ pub(super) fn run(source: &Source, id: &str, output_path: &Path, json: bool) -> 
     if json {
         output::json(&json!({
             "schema_version": api::SCHEMA_VERSION, "id": core.id, "state": core.state, "file": shown.to_string(),
-            "file_len_bytes": len, "stored_bytes": core.stored_bytes, "holes": core.holes,
+            "file_len_bytes": len, "stored_bytes": core.stored_bytes, "resumed_bytes": resumed_bytes, "holes": core.holes,
         }))?;
     } else {
-        output::line(&format!("{} fetched to {shown}: {}", core.id, output::bytes(len)))?;
+        let resumed = match resumed_bytes {
+            0 => String::new(),
+            bytes => format!(", {} of it were there from before", output::bytes(bytes)),
+        };
+        output::line(&format!(
+            "{} fetched to {shown}: {}{resumed}",
+            core.id,
+            output::bytes(len)
+        ))?;
     }
     Ok(Exit::Ok)
 }
@@ -75,39 +97,58 @@ pub(super) fn is_there(core: &CoreSummary) -> Result<(), Failure> {
     }
 }
 
-/// `FILE.part`, until it is whole. Dropped before that, it is removed: nothing is resumed from it.
+/// `FILE.part`, until it is whole. Dropped before that, it is removed, unless it is to be resumed from.
 #[derive(Debug)]
 pub(super) struct Target {
     path: PathBuf,
     part: PathBuf,
+    /// Says of what core `part` is a part.
+    tag: PathBuf,
     pub(super) file: File,
     kept: bool,
+    keep_part: bool,
 }
 
 impl Target {
     /// Makes the file; it can be read too.
     pub(super) fn create(path: &Path) -> Result<Self, Failure> {
+        Self::create_or_resume(path, None)
+    }
+
+    /// The same, but what is in a part with the same tag stays there.
+    fn create_or_resume(path: &Path, tag: Option<&str>) -> Result<Self, Failure> {
         if path.is_dir() {
             let sentence = format!("{} is a directory; -o names a file", path.display());
             return Err(Failure::new(Exit::Failed, sentence));
         }
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
+        let tag_path = PathBuf::from({
+            let mut name = part.clone();
+            name.push(".tag");
+            name
+        });
         let part = PathBuf::from(part);
+        let resumes = tag.is_some_and(|tag| fs::read_to_string(&tag_path).is_ok_and(|kept| kept == tag));
         let mut options = OpenOptions::new();
         // A core holds secrets: it is not for everyone.
         let opened = options
             .read(true)
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(!resumes)
             .mode(0o640)
             .open(&part);
         let file = opened.with_context(|| format!("cannot write {}; -o chooses another file", part.display()))?;
+        if let Some(tag) = tag.filter(|_| !resumes) {
+            fs::write(&tag_path, tag).with_context(|| format!("cannot write {}", tag_path.display()))?;
+        }
         Ok(Self {
             path: path.to_owned(),
             part,
+            tag: tag_path,
             file,
+            keep_part: false,
             kept: false,
         })
     }
@@ -127,9 +168,15 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
+        if !self.kept && self.keep_part {
+            let shown = self.part.display();
+            output::say(&format!("{shown} is kept; the same command goes on from it"));
+            return;
+        }
         if !self.kept {
             let _ = fs::remove_file(&self.part);
         }
+        let _ = fs::remove_file(&self.tag);
     }
 }
 
@@ -158,13 +205,58 @@ fn copy(cores: &LocalCores, id: &str, to: &File) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Downloads into `file` what is not there yet, with a bar on a terminal; gives how many bytes were there.
+fn download_into(client: &Client, core: &CoreSummary, file: &File) -> Result<u64, Failure> {
+    let bar = output::progress(core.stored_bytes);
+    let mut there_bytes = 0;
+    let mut is_there = |extent: &DigestedExtent| {
+        let is_there = has(file, extent);
+        if is_there {
+            there_bytes += extent.length;
+            bar.inc(extent.length);
+        }
+        is_there
+    };
+    let mut write = |offset, bytes: &[u8]| {
+        bar.inc(bytes.len() as u64);
+        file.write_all_at(bytes, offset)
+    };
+    let done = download_missing(client, &core.id, &mut is_there, &mut write);
+    bar.finish_and_clear();
+    done.map(|_| there_bytes)
+}
+
+/// Whether a file has the bytes of an extent. An extent is a part of a chunk of 1 MiB; a longer one is fetched.
+fn has(file: &File, extent: &DigestedExtent) -> bool {
+    let Some(length) = usize::try_from(extent.length)
+        .ok()
+        .filter(|_| extent.length <= COPY_BYTES)
+    else {
+        return false;
+    };
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, extent.offset).is_ok()
+        && format!("blake3:{}", blake3::hash(&bytes).to_hex()) == extent.digest
+}
+
 /// Downloads every extent of a core, holds it against its digest, and gives the bytes to `sink`. Gives their number.
 pub(super) fn download(client: &Client, id: &str, sink: &mut Sink<'_>) -> Result<u64, Failure> {
+    download_missing(client, id, &mut |_| false, sink)
+}
+
+/// The same for the extents that are not there.
+fn download_missing(
+    client: &Client,
+    id: &str,
+    is_there: &mut dyn FnMut(&DigestedExtent) -> bool,
+    sink: &mut Sink<'_>,
+) -> Result<u64, Failure> {
     let path = source::vmcore_path(id);
     let mut proven_bytes = 0;
     let mut cursor: Option<String> = None;
     loop {
-        let page = source::extents(client, id, cursor.as_deref())?;
+        let mut page = source::extents(client, id, cursor.as_deref())?;
+        page.items.retain(|extent| !is_there(extent));
         for span in spans(&page.items) {
             proven_bytes += download_span(client, &path, span, sink)?;
         }

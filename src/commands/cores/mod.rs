@@ -1,6 +1,7 @@
 //! `cores`: what is stored, from a directory or from a receiver's API.
 
 mod debug;
+mod edit;
 mod export;
 mod fetch;
 mod groups;
@@ -10,14 +11,19 @@ mod print;
 mod source;
 mod verify;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use api::CoreState;
 use clap::Subcommand;
 
-use crate::cli_failure::{Exit, Outcome};
+use crate::cli_failure::{Exit, OrExit as _, Outcome};
 use crate::output;
 use source::{Filter, Source};
+
+/// How often `cores list --watch` looks.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// Arguments of `cores`.
 #[derive(Debug, clap::Args)]
@@ -82,6 +88,18 @@ enum Verb {
     /// Write a core in the form that a tool wants, filtered if you like.
     #[command(after_help = export::AFTER_HELP)]
     Export(export::ExportArgs),
+    /// Write a note on a core; an empty one removes it.
+    #[command(after_help = "Example: coreferry cores note latest 'same as last week'")]
+    Note(edit::NoteArgs),
+    /// Keep a core: it is neither removed nor pruned.
+    #[command(after_help = "Example: coreferry cores pin latest")]
+    Pin(IdArgs),
+    /// Take the pin off a core.
+    #[command(after_help = "Example: coreferry cores unpin latest")]
+    Unpin(IdArgs),
+    /// Remove a core with all its files.
+    #[command(after_help = "A pinned core stays.\n\nExample: coreferry cores rm 0192f0c1")]
+    Rm(IdArgs),
     /// Prove a core's bytes by their digests.
     #[command(
         after_help = "Exits with 4 when the core is incomplete or a byte is wrong.\n\nExample: coreferry cores verify latest"
@@ -104,6 +122,12 @@ struct ListArgs {
     /// Only cores received at this time (RFC 3339) or later.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<String>,
+    /// Print one JSON object in each line.
+    #[arg(long, conflicts_with = "json")]
+    jsonl: bool,
+    /// Show the list again every two seconds until it is interrupted.
+    #[arg(long, conflicts_with_all = ["json", "jsonl"])]
+    watch: bool,
 }
 
 /// The core to show or verify.
@@ -138,6 +162,10 @@ pub(crate) fn run(args: Args) -> Outcome {
         Some(Verb::Debug(args)) => debug::run(&source, &args, json),
         Some(Verb::Fetch(args)) => fetch::run(&source, &args.id, &args.output, json),
         Some(Verb::Export(args)) => export::run(&source, &args, json),
+        Some(Verb::Note(args)) => edit::note(&source, args),
+        Some(Verb::Pin(args)) => edit::pin(&source, &args.id, true),
+        Some(Verb::Unpin(args)) => edit::pin(&source, &args.id, false),
+        Some(Verb::Rm(args)) => edit::remove(&source, &args.id),
         Some(Verb::Verify(args)) => verify::run(&source, &args.id, json),
     }
 }
@@ -150,8 +178,15 @@ fn list(source: &Source, args: ListArgs, json: bool) -> Outcome {
         signature: args.signature,
         since: args.since,
     };
+    if args.watch {
+        return watch(source, &filter);
+    }
     let cores = source.list(&filter)?;
-    if json {
+    if args.jsonl {
+        for core in &cores {
+            output::line(&serde_json::to_string(core).or_exit(Exit::Failed)?)?;
+        }
+    } else if json {
         output::json(&cores)?;
     } else if cores.is_empty() {
         output::say(if filter.is_empty() {
@@ -167,6 +202,21 @@ fn list(source: &Source, args: ListArgs, json: bool) -> Outcome {
     } else {
         Exit::Ok
     })
+}
+
+/// The list again and again, until a signal ends it or nobody reads any more.
+fn watch(source: &Source, filter: &Filter) -> Outcome {
+    loop {
+        let cores = source.list(filter)?;
+        // On a terminal the last list is cleared away (ECMA-48, ED and CUP).
+        let clear = if std::io::stdout().is_terminal() {
+            "\u{1b}[H\u{1b}[2J"
+        } else {
+            ""
+        };
+        output::line(&format!("{clear}{}", print::list(&cores)))?;
+        std::thread::sleep(WATCH_EVERY);
+    }
 }
 
 /// `cores info`.

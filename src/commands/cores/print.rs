@@ -6,10 +6,11 @@ use crate::output;
 
 /// The list as a table.
 pub(super) fn list(cores: &[CoreSummary]) -> String {
+    let now = jiff::Timestamp::now();
     let rows = cores.iter().map(|core| {
         vec![
             core.id.clone(),
-            core.received_at.clone(),
+            output::ago(&core.received_at, now),
             core.guest.clone(),
             core.kernel.clone().unwrap_or_default(),
             core.panic.clone().map(short).unwrap_or_default(),
@@ -21,7 +22,7 @@ pub(super) fn list(cores: &[CoreSummary]) -> String {
             core.state.to_string(),
         ]
     });
-    let header = ["ID", "TIME", "GUEST", "KERNEL", "PANIC", "STORED/SIZE", "STATE"];
+    let header = ["ID", "RECEIVED", "GUEST", "KERNEL", "PANIC", "STORED/SIZE", "STATE"];
     output::table(&header, rows.collect())
 }
 

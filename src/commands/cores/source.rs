@@ -178,6 +178,11 @@ pub(super) fn extents(client: &Client, id: &str, cursor: Option<&str>) -> Result
     client.get(&path).map_err(|why| failed(client, &why))
 }
 
+/// Path of a core in an API.
+pub(super) fn core_path(id: &str) -> String {
+    format!("/api/v1/cores/{}", encode(id))
+}
+
 /// Path of a core's vmcore in an API.
 pub(super) fn vmcore_path(id: &str) -> String {
     format!("/api/v1/cores/{}/files/vmcore", encode(id))
