@@ -210,8 +210,16 @@ async fn extents(
         ("If-None-Match" = Option<String>, Header, description = "Entity tag that the caller has already"),
     ),
     responses(
-        (status = 200, description = "The whole file", content_type = "application/octet-stream"),
-        (status = 206, description = "The range", content_type = "application/octet-stream"),
+        (status = 200, description = "The whole file", content(
+            (Vec<u8> = "application/octet-stream"),
+            (String = "text/plain; charset=utf-8"),
+            (serde_json::Value = "application/json"),
+        )),
+        (status = 206, description = "The range", content(
+            (Vec<u8> = "application/octet-stream"),
+            (String = "text/plain; charset=utf-8"),
+            (serde_json::Value = "application/json"),
+        )),
         (status = 304, description = "The caller has it already"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),

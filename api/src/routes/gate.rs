@@ -63,7 +63,7 @@ enum Shown {
 }
 
 /// The scope that a request needs; none for what is open to all.
-fn needed(method: &Method, path: &str) -> Option<Scope> {
+pub(super) fn needed(method: &Method, path: &str) -> Option<Scope> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match (reads, parts.as_slice()) {

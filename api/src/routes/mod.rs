@@ -12,8 +12,10 @@ mod vms;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::Method;
 use axum::routing::get;
-use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::path::PathItem;
+use utoipa::openapi::{ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use self::caller::Peer;
@@ -59,7 +61,39 @@ pub fn openapi() -> OpenApi {
     let mut document = OpenApiBuilder::new().info(info).build();
     document.merge(core_routes().into_openapi());
     document.merge(vm_routes().into_openapi());
+    for (path, item) in &mut document.paths.paths {
+        document_gate(path, item);
+    }
     document
+}
+
+/// Adds to each operation what the gate in front of it may answer.
+fn document_gate(path: &str, item: &mut PathItem) {
+    let operations = [
+        (Method::GET, &mut item.get),
+        (Method::PATCH, &mut item.patch),
+        (Method::POST, &mut item.post),
+        (Method::DELETE, &mut item.delete),
+    ];
+    for (method, operation) in operations {
+        let (Some(operation), Some(scope)) = (operation, gate::needed(&method, path)) else {
+            continue;
+        };
+        let refusals = [
+            ("401", "No known token was shown".to_owned()),
+            ("403", format!("The token lacks the scope {scope}")),
+        ];
+        for (status, description) in refusals {
+            let problem = ContentBuilder::new()
+                .schema(Some(Ref::from_schema_name("Problem")))
+                .build();
+            let response = ResponseBuilder::new()
+                .description(description)
+                .content("application/problem+json", problem)
+                .build();
+            operation.responses.responses.insert(status.to_owned(), response.into());
+        }
+    }
 }
 
 /// The receiver's routes with their descriptions.
