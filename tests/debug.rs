@@ -15,18 +15,22 @@ use vmcore::{CoreferryNote, CpuState, MemoryRange};
 const BUILD_ID: &str = "00112233445566778899aabbccddeeff00112233";
 const OTHER_ID: &str = "ffeeddccbbaa99887766554433221100ffeeddcc";
 
-/// A core whose VMCOREINFO names a kernel.
-fn core() -> Vec<u8> {
+/// A core whose VMCOREINFO names a kernel, and whose note the file that it was started from.
+fn core(kernel_file: &Path) -> Vec<u8> {
     let memory = MemoryRange {
         gpa: 0,
         len_bytes: 65_536,
     };
     let layout = Layout::new(&[memory], 1).expect("a layout");
     let vmcoreinfo = format!("OSRELEASE=6.1.0-56-cloud-amd64\nBUILD-ID={BUILD_ID}\nKERNELOFFSET=1e000000\n");
+    let note = CoreferryNote {
+        kernel_file: Some(path_text(kernel_file).to_owned()),
+        ..CoreferryNote::default()
+    };
     let input = HeaderInput {
         cpus: &[CpuState::default()],
         vmcoreinfo: Some(vmcoreinfo.as_bytes()),
-        coreferry: &CoreferryNote::default(),
+        coreferry: &note,
         text: None,
     };
     let mut file = layout.header(&input).expect("a header");
@@ -76,7 +80,8 @@ fn the_debugger_gets_the_symbols_of_exactly_that_kernel() {
     let (files, dir, bin) = (temp_dir(), temp_dir(), temp_dir());
     let serve = Serve::start(dir.path());
     let sent = files.path().join("core");
-    fs::write(&sent, core()).expect("the core is written");
+    let kernel_file = files.path().join("vmlinux-started");
+    fs::write(&sent, core(&kernel_file)).expect("the core is written");
     run_ok(&["send", path_text(&sent), "--to", &serve.netdump.to_string()]);
     let cores = serve.settled_cores(1);
     let vmcore = serve.vmcore_path(cores[0]["id"].as_str().expect("an id"));
@@ -144,6 +149,18 @@ fn the_debugger_gets_the_symbols_of_exactly_that_kernel() {
     fs::copy(right, &by_id).expect("copied");
     let print = with_symbols(&["--symbols", &symbols_text, "--print"], "");
     assert_eq!(printed(&print), format!("crash {} {vmcore}", by_id.display()));
+
+    // The file that the guest was started from, if it is that kernel's and has symbols.
+    fs::copy(right, &kernel_file).expect("copied");
+    let print = with_symbols(&["--print"], "");
+    assert_eq!(printed(&print), format!("crash {} {vmcore}", kernel_file.display()));
+    elf(files.path(), "vmlinux-started", OTHER_ID, &["-g"]);
+    let other = with_symbols(&["--print"], "");
+    assert!(
+        said(&other).contains("vmlinux-started is of another kernel"),
+        "{}",
+        said(&other)
+    );
 
     // From a receiver a file is needed first.
     let api = debug(bin.path(), &["--api", &serve.api, "--symbols", &symbols_text], "");

@@ -47,6 +47,8 @@ pub struct CoreferryNote {
     pub troubles: Vec<String>,
     /// Build id of the guest's kernel, lower-case hexadecimal.
     pub build_id: Option<String>,
+    /// The kernel's file on the machine that ran the guest, an absolute path.
+    pub kernel_file: Option<String>,
     /// How the core's VMCOREINFO was found, if it has one.
     pub vmcoreinfo: Option<VmcoreinfoOrigin>,
     /// The last text of the guest's console. Shortened from its beginning if the note would grow too long.
@@ -69,6 +71,7 @@ impl Default for CoreferryNote {
             vcpus: Vec::new(),
             troubles: Vec::new(),
             build_id: None,
+            kernel_file: None,
             vmcoreinfo: None,
             console_tail: String::new(),
         }

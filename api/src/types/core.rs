@@ -162,6 +162,9 @@ pub struct NoteFacts {
     pub frozen_at: Option<String>,
     /// Build id of the kernel, in hexadecimal.
     pub build_id: Option<String>,
+    /// The kernel's file on the machine that ran the guest.
+    #[serde(default)]
+    pub kernel_file: Option<String>,
     /// The last lines of the console.
     pub console_tail: Option<String>,
     /// What went wrong while the machine was stopped and read, in sentences: a processor or a device that hung.

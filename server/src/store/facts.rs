@@ -140,6 +140,7 @@ fn note_facts(note: &CoreferryNote) -> NoteFacts {
         triggered_at: optional(&note.triggered_at),
         frozen_at: optional(&note.frozen_at),
         build_id: optional(&note.build_id),
+        kernel_file: optional(&note.kernel_file),
         troubles: note
             .troubles
             .iter()

@@ -141,6 +141,7 @@ fn journey(facts: &mut Facts, info: &CoreInfo) {
     let core = &info.summary;
     let note = info.note.as_ref();
     facts.add("trigger", note.and_then(|note| note.trigger.clone()));
+    facts.add("kernel file", note.and_then(|note| note.kernel_file.clone()));
     for trouble in note.iter().flat_map(|note| &note.troubles) {
         facts.add("trouble", Some(trouble.clone()));
     }

@@ -300,7 +300,7 @@ impl Supervisor {
         let record = self.incarnation.panic_record().filter(|_| trigger.is_crash());
         let id = uuid::Uuid::now_v7().to_string();
         let name = &self.shared.config.name;
-        let note = frozen::note(
+        let mut note = frozen::note(
             name,
             &id,
             trigger,
@@ -309,6 +309,7 @@ impl Supervisor {
             &state,
             record.as_ref(),
         );
+        note.kernel_file = self.shared.config.kernel.absolute_path();
         let guest = FrozenGuest::new(&self.incarnation, &state, record);
         let progress = Arc::new(Progress::new());
         let limit = self.shared.config.dump_deadline;

@@ -109,6 +109,14 @@ pub enum KernelError {
 }
 
 impl KernelImage {
+    /// Where its file is on this machine, for those who look for its symbols later.
+    pub(crate) fn absolute_path(&self) -> Option<String> {
+        match self {
+            Self::File(path) => std::path::absolute(path).ok()?.to_str().map(str::to_owned),
+            Self::Bytes(_) => None,
+        }
+    }
+
     /// The bytes.
     ///
     /// # Errors

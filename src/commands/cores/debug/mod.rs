@@ -56,7 +56,8 @@ pub(super) fn run(source: &Source, args: &Args, as_json: bool) -> Outcome {
     let kernel = kernel(source, &info);
     let tool = Tool::choose(args.with)?;
     let wanted = Wanted::new(kernel.release.as_deref(), kernel.build_id.as_deref());
-    let found = symbols::find(&wanted, &args.symbols);
+    let booted = info.note.as_ref().and_then(|note| note.kernel_file.as_deref());
+    let found = symbols::find(&wanted, &args.symbols, booted.map(Path::new));
     let Some(Symbols { file, is_proven }) = found.symbols else {
         return Err(Failure::new(
             Exit::Failed,

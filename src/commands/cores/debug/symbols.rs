@@ -136,11 +136,15 @@ fn may_be_kernel(wanted: &Wanted, file: &Path) -> bool {
     wanted.build_id.is_some() || name.starts_with("vmlinux")
 }
 
-/// Looks everywhere, the places that the user named first.
-pub(super) fn find(wanted: &Wanted, given: &[PathBuf]) -> Found {
+/// Looks everywhere, the places that the user named first, then at the file that the guest was started from: an uncompressed
+/// kernel has its symbols in it. The core says which file that was, so that only its build id makes it the right one.
+pub(super) fn find(wanted: &Wanted, given: &[PathBuf], booted: Option<&Path>) -> Found {
     let mut found = Found::default();
     for path in given {
         found.look_at(wanted, path);
+    }
+    if let Some(file) = booted.filter(|file| file.is_absolute() && wanted.build_id.is_some()) {
+        found.consider(wanted, file);
     }
     if let Some(place) = wanted.place() {
         let file = Path::new(BY_BUILD_ID).join(place);
