@@ -46,11 +46,14 @@ impl Kernel {
 
     /// Whether the testbed has it and the machine around it. If not, says why on standard error; in CI that is a failure.
     pub(crate) fn is_there(self, testbed: &Testbed) -> bool {
-        let needed = [
+        let mut needed = vec![
             self.file(testbed, "release"),
             testbed.path("l1.cpio"),
             testbed.path("bin/e2fsck"),
         ];
+        if self.has_e1000() {
+            needed.push(testbed.path("inside"));
+        }
         let missing = needed.iter().find(|file| !file.exists());
         if let Some(missing) = missing {
             let missing = missing.display();
