@@ -48,11 +48,6 @@ mod slow_link;
 #[path = "tools/testbed.rs"]
 mod testbed;
 
-/// What the module that rewrites QEMU's dumps wants to know.
-mod guest {
-    pub(crate) const VCPUS: usize = 2;
-}
-
 use std::path::Path;
 
 use anyhow::{Context as _, Result};

@@ -21,6 +21,7 @@ mod run;
 mod testbed;
 
 use anyhow::Result;
+use guest::Guest;
 use std::time::Instant;
 use testbed::Testbed;
 
@@ -34,10 +35,17 @@ fn crash_drgn_makedumpfile_gdb_and_readelf_open_our_layout_of_a_linux_core() {
 
 fn check(testbed: &Testbed) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let dump = timed("guest panics, QEMU dumps", || guest::panicked_core(testbed, dir.path()))?;
+    let dump = timed("guest panics, QEMU dumps", || {
+        guest::panicked_core(testbed, dir.path(), &Guest::new(testbed))
+    })?;
     let core = timed("rewritten to our layout", || {
         ours::rewrite(&dump, &dir.path().join("vmcore"), ours::Notes::All)
     })?;
+    anyhow::ensure!(
+        core.cpus.len() == guest::VCPUS,
+        "{} vCPUs in QEMU's dump",
+        core.cpus.len()
+    );
     eprintln!("  {}", core.figures());
     timed("memory, page states and digests", || ours::verify(&dump, &core))?;
     let plain_path = dir.path().join("vmcore-without-text");

@@ -13,14 +13,42 @@ use std::time::{Duration, Instant};
 /// vCPUs of the guest: two, so that a reader which mixes them up is found.
 pub(crate) const VCPUS: usize = 2;
 
-/// Boots the guest with `crash=1`, waits for its panic and lets QEMU dump it as ELF.
-pub(crate) fn panicked_core(testbed: &Testbed, dir: &Path) -> Result<PathBuf> {
+/// A guest.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest {
+    pub(crate) mem_mib: u32,
+    /// The rest of its memory lies above 4 GiB, so that there are two ranges that the kernel uses.
+    pub(crate) below_4g_mib: u32,
+    pub(crate) vcpus: usize,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    /// Words on its command line.
+    pub(crate) append: String,
+}
+
+impl Guest {
+    /// The testbed's own guest, which panics when it is up.
+    pub(crate) fn new(testbed: &Testbed) -> Self {
+        Self {
+            mem_mib: 256,
+            below_4g_mib: 128,
+            vcpus: VCPUS,
+            kernel: testbed.path("kernel/vmlinuz"),
+            initrd: testbed.path("l2.cpio"),
+            append: "crash=1".to_owned(),
+        }
+    }
+}
+
+/// Boots the guest, waits for its panic and lets QEMU dump it as ELF.
+pub(crate) fn panicked_core(testbed: &Testbed, dir: &Path, guest: &Guest) -> Result<PathBuf> {
     let (log, dump) = (dir.join("console.log"), dir.join("qemu.elf"));
     fs::write(&log, "")?;
     let mut qemu = testbed
         .command("qemu-system-x86_64")
-        // Half of the memory stands above 4 GiB, so that there are two ranges that the kernel uses.
-        .args(["-M", "pc,max-ram-below-4g=128M", "-m", "256M", "-smp", "2"])
+        .arg("-M")
+        .arg(format!("pc,max-ram-below-4g={}M", guest.below_4g_mib))
+        .args(["-m", &format!("{}M", guest.mem_mib), "-smp", &guest.vcpus.to_string()])
         .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
         .args([
             "-nodefaults",
@@ -33,16 +61,11 @@ pub(crate) fn panicked_core(testbed: &Testbed, dir: &Path) -> Result<PathBuf> {
         ])
         .args(["-device", "pvpanic", "-device", "vmcoreinfo"])
         .arg("-kernel")
-        .arg(testbed.path("kernel/vmlinuz"))
+        .arg(&guest.kernel)
         .arg("-initrd")
-        .arg(testbed.path("l2.cpio"))
-        .args([
-            "-append",
-            "console=ttyS0 loglevel=5 crash=1",
-            "-monitor",
-            "stdio",
-            "-serial",
-        ])
+        .arg(&guest.initrd)
+        .args(["-append", &format!("console=ttyS0 loglevel=5 {}", guest.append)])
+        .args(["-monitor", "stdio", "-serial"])
         .arg(format!("file:{}", log.display()))
         .stdin(Stdio::piped())
         .stdout(fs::File::create(dir.join("monitor.log"))?)

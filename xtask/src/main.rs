@@ -8,6 +8,7 @@ mod check;
 mod ci;
 mod fuzz;
 mod lint;
+mod matrix;
 mod process;
 mod sim;
 mod test;
@@ -57,6 +58,11 @@ enum Command {
     /// The cache is ${COREFERRY_CACHE:-target/cache}. Packages come by apt from the mirror this machine uses, checked by
     /// apt's signatures, and are only unpacked.
     Testbed(testbed::Options),
+    /// Makes cores of all kernels, numbers of vCPUs and sizes of memory, lets every tool open them, and writes the table of
+    /// docs/tools.md.
+    ///
+    /// Example: cargo xtask matrix --short
+    Matrix(matrix::Options),
     /// Does what .ci/run does: lint, check, test, the demo and the short benchmarks.
     Ci,
 }
@@ -80,6 +86,7 @@ fn run(command: Command) -> Result<()> {
         Command::Sim(options) => sim::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Testbed(options) => testbed::run(&options),
+        Command::Matrix(options) => matrix::run(&options),
         Command::Ci => ci::run(),
     }
 }
