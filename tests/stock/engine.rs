@@ -22,6 +22,9 @@ const IN_FLIGHT_MAX: u32 = 64;
 /// Transmissions of a packet before the client gives up: the first and 11 more (`net.debugnet.nretries` = 10).
 const TRANSMISSIONS: u32 = 12;
 
+/// How long that takes with the client's own rounds. One with shorter rounds, for a quick test, is as patient.
+const PATIENCE: Duration = Duration::from_secs(12);
+
 /// The client heard nothing for all its transmissions; the dump has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GaveUp {
@@ -130,7 +133,8 @@ impl Engine {
         };
         let wanted = (0..pieces.len()).fold(0, |mask, index| mask | self.bits.bit(index));
         let mut received = 0;
-        for transmission in 0..TRANSMISSIONS {
+        let transmissions = PATIENCE.as_millis() / self.round.as_millis().max(1);
+        for transmission in 0..transmissions.max(TRANSMISSIONS.into()) {
             for index in 0..pieces.len() {
                 if received & self.bits.bit(index) == 0 {
                     self.retransmitted += u64::from(transmission > 0);
