@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Serve, path_text, run, run_ok, temp_dir};
+use common::{Serve, complaint, path_text, run, run_ok, temp_dir};
 use vmcore::elf::{HeaderInput, Layout};
 use vmcore::limits::{HEADER_ROOM_LEN, PAGE_LEN};
 use vmcore::trailer::{Pages, TrailerBuilder};
@@ -55,13 +55,6 @@ fn serve(dir: &Path) -> Serve {
     run_ok(&["send", path_text(&core), "--to", &serve.netdump.to_string()]);
     serve.settled_cores(1);
     serve
-}
-
-fn complaint(arguments: &[&str], code: i32) -> String {
-    let output = run(arguments);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "coreferry {arguments:?}:\n{text}");
-    text
 }
 
 #[test]

@@ -13,17 +13,9 @@ mod tiny_sender;
 use std::fs;
 use std::process::Stdio;
 
-use common::{Daemon, Serve, coreferry, path_text, run, skip, temp_dir, wait_for};
+use common::{Daemon, Serve, complaint, coreferry, path_text, run, skip, temp_dir, wait_for};
 use nix::sys::signal::Signal;
 use tiny_sender::{TinySender, kernel_dump_header};
-
-/// The text that a failed command wrote to standard error.
-fn complaint(arguments: &[&str], code: i32) -> String {
-    let output = run(arguments);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "coreferry {arguments:?}:\n{text}");
-    text
-}
 
 #[test]
 fn it_says_that_it_is_ready_in_one_line_and_ends_on_a_signal() {

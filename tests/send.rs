@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use common::{Serve, path_text, run, temp_dir};
+use common::{Serve, complaint, path_text, run, temp_dir};
 
 /// Bytes that differ everywhere.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -29,14 +29,6 @@ fn send(file: &Path, serve: &Serve, more: &[&str]) {
     arguments.extend_from_slice(more);
     let output = run(&arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// The text that a failed command wrote to standard error.
-fn complaint(arguments: &[&str], code: i32) -> String {
-    let output = run(arguments);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "coreferry {arguments:?}:\n{text}");
-    text
 }
 
 #[test]

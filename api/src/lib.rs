@@ -18,6 +18,7 @@ pub mod auth;
 pub mod client;
 #[cfg(feature = "server")]
 pub mod events;
+pub mod human;
 pub mod limits;
 #[cfg(feature = "server")]
 pub mod listen;

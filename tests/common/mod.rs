@@ -42,6 +42,14 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     output.unwrap_or_else(|error| panic!("cannot run coreferry {arguments:?}: {error}"))
 }
 
+/// The text that a failed command wrote to standard error.
+pub(crate) fn complaint(arguments: &[&str], code: i32) -> String {
+    let output = run(arguments);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "coreferry {arguments:?}:\n{text}");
+    text
+}
+
 /// Runs the binary, demands exit code 0 and returns its standard output as text.
 pub(crate) fn run_ok(arguments: &[&str]) -> String {
     let output = run(arguments);

@@ -142,11 +142,7 @@ fn boot<'c>(testbed: &Testbed, dir: &Path, cases: &[&'c Case]) -> Result<Came<'c
     let results = dir.join("results");
     let guests = u32::try_from(cases.len())?;
     fs::File::create(&results)?.set_len(u64::from(guests) * SLOT_LEN)?;
-    let shorter = if std::env::var_os("COREFERRY_ALL").is_some() {
-        1
-    } else {
-        8
-    };
+    let shorter = if crate::everything() { 1 } else { 8 };
     let mut qemu = testbed.command("qemu-system-x86_64");
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])

@@ -1,38 +1,13 @@
 //! The kernel log out of memory: rings made by hand, page tables, and memory that lies.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // tests
 
+mod ram;
+
 use proptest::prelude::*;
+use ram::Ram;
 use vmcore::image::{Absent, PhysicalMemory};
 use vmcore::linux::space::START_KERNEL_MAP;
 use vmcore::linux::{KernelLog, KernelSpace, LogError};
-
-/// Memory from guest physical address 0 on.
-#[derive(Clone)]
-struct Ram(Vec<u8>);
-
-impl PhysicalMemory for Ram {
-    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Absent> {
-        let absent = Absent {
-            at: gpa,
-            len_bytes: bytes.len(),
-        };
-        let at = usize::try_from(gpa).map_err(|_| absent)?;
-        let end = at.checked_add(bytes.len()).ok_or(absent)?;
-        bytes.copy_from_slice(self.0.get(at..end).ok_or(absent)?);
-        Ok(())
-    }
-}
-
-impl Ram {
-    fn put(&mut self, at: u64, bytes: &[u8]) {
-        let at = usize::try_from(at).unwrap();
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn put_u64(&mut self, at: u64, value: u64) {
-        self.put(at, &value.to_le_bytes());
-    }
-}
 
 const RAM_LEN: usize = 1 << 20;
 const TOP_TABLE: u64 = 0x1000;

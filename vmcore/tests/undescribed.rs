@@ -2,51 +2,14 @@
 //! FreeBSD's message buffer among numbers that look like it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // tests
 
+mod ram;
+
 use proptest::prelude::*;
+use ram::Ram;
+use vmcore::CpuState;
 use vmcore::freebsd::message_buffer;
-use vmcore::image::{Absent, PhysicalMemory};
 use vmcore::linux::space::START_KERNEL_MAP;
 use vmcore::linux::{KernelLog, KernelPlace, KernelSpace, search};
-use vmcore::{CpuState, MemoryRange};
-
-/// Memory from guest physical address 0 on.
-#[derive(Clone)]
-struct Ram(Vec<u8>);
-
-impl PhysicalMemory for Ram {
-    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Absent> {
-        let absent = Absent {
-            at: gpa,
-            len_bytes: bytes.len(),
-        };
-        let at = usize::try_from(gpa).map_err(|_| absent)?;
-        let end = at.checked_add(bytes.len()).ok_or(absent)?;
-        bytes.copy_from_slice(self.0.get(at..end).ok_or(absent)?);
-        Ok(())
-    }
-}
-
-impl Ram {
-    fn new(len: usize) -> Self {
-        Self(vec![0; len])
-    }
-
-    fn put(&mut self, at: u64, bytes: &[u8]) {
-        let at = usize::try_from(at).unwrap();
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn put_u64(&mut self, at: u64, value: u64) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    fn ranges(&self) -> [MemoryRange; 1] {
-        [MemoryRange {
-            gpa: 0,
-            len_bytes: self.0.len() as u64,
-        }]
-    }
-}
 
 /// Where the image lies in memory, and how far KASLR moved its addresses.
 const IMAGE: u64 = 4 << 20;

@@ -1,8 +1,8 @@
 //! The bytes of the header room: ELF header, program headers, notes.
 
 use super::{
-    CLASS_64, DATA_LITTLE_ENDIAN, EHDR_LEN, Layout, MACHINE_X86_64, MAGIC, PF_R, PF_RWX, PHDR_LEN, PT_LOAD, PT_NOTE,
-    Segment, TYPE_CORE, VERSION_CURRENT,
+    CLASS_64, DATA_LITTLE_ENDIAN, EHDR_LEN, Layout, MACHINE_X86_64, MAGIC, PF_R, PF_RWX, PHDR_LEN, PHNUM_EXTENDED,
+    PT_LOAD, PT_NOTE, Segment, TYPE_CORE, VERSION_CURRENT,
 };
 use crate::bytes::Writer;
 use crate::coreferry::{self, CoreferryNote, CoreferryNoteError};
@@ -86,20 +86,8 @@ impl Layout {
         let notes = encode_notes(input)?;
         let notes_offset = EHDR_LEN + PHDR_LEN * (loads.len() + 1);
         let mut out = Writer::with_capacity(notes_offset + notes.len());
-        put_elf_header(&mut out, loads.len() + 1);
-        // p_align 4 is the alignment that the notes really have; drgn misreads 8.
-        put_program_header(
-            &mut out,
-            &ProgramHeader {
-                kind: PT_NOTE,
-                flags: PF_R,
-                file_offset: notes_offset as u64,
-                va: 0,
-                gpa: 0,
-                len: notes.len() as u64,
-                align: 4,
-            },
-        );
+        put_elf_header(&mut out, loads.len() + 1, 0);
+        put_program_header(&mut out, &ProgramHeader::notes(notes_offset, notes.len()));
         for load in &loads {
             put_program_header(&mut out, load);
         }
@@ -154,6 +142,19 @@ pub(super) struct ProgramHeader {
 }
 
 impl ProgramHeader {
+    /// The notes; p_align 4 is the alignment that they really have; drgn misreads 8.
+    pub(super) fn notes(at: usize, len_bytes: usize) -> Self {
+        Self {
+            kind: PT_NOTE,
+            flags: PF_R,
+            file_offset: at as u64,
+            va: 0,
+            gpa: 0,
+            len: len_bytes as u64,
+            align: 4,
+        }
+    }
+
     pub(super) fn memory(segment: &Segment) -> Self {
         Self {
             kind: PT_LOAD,
@@ -167,8 +168,8 @@ impl ProgramHeader {
     }
 }
 
-/// Elf64_Ehdr of a core without sections (elf(5)).
-fn put_elf_header(out: &mut Writer, program_headers: usize) {
+/// Elf64_Ehdr of a core (elf(5)); with the place of one section header if the number of segments needs it.
+pub(super) fn put_elf_header(out: &mut Writer, program_headers: usize, section_at: u64) {
     out.bytes(&MAGIC);
     out.bytes(&[CLASS_64, DATA_LITTLE_ENDIAN, VERSION_CURRENT]);
     out.fill_to(16, 0); // EI_OSABI (System V) and padding
@@ -177,13 +178,15 @@ fn put_elf_header(out: &mut Writer, program_headers: usize) {
     out.u32_le(u32::from(VERSION_CURRENT));
     out.u64_le(0); // e_entry
     out.u64_le(EHDR_LEN as u64); // e_phoff
-    out.u64_le(0); // e_shoff
+    out.u64_le(section_at); // e_shoff
     out.u32_le(0); // e_flags
     out.bytes(&[64, 0]); // e_ehsize
     out.bytes(&[56, 0]); // e_phentsize
-    // The layout allows no more than PROGRAM_HEADERS_MAX; saturating keeps a broken promise visible to readers.
-    out.u16_le(u16::try_from(program_headers).unwrap_or(u16::MAX));
-    out.fill_to(EHDR_LEN, 0); // e_shentsize, e_shnum, e_shstrndx
+    out.u16_le(u16::try_from(program_headers).unwrap_or(PHNUM_EXTENDED));
+    let has_section = u16::from(section_at != 0);
+    out.u16_le(has_section * 64); // e_shentsize
+    out.u16_le(has_section); // e_shnum
+    out.fill_to(EHDR_LEN, 0); // e_shstrndx
 }
 
 pub(super) fn put_program_header(out: &mut Writer, header: &ProgramHeader) {

@@ -3,11 +3,8 @@
 //! Only ranges that are in the file get a segment. Beyond 65,534 segments their number stands in a section header (elf(5),
 //! PN_XNUM).
 
-use super::header::{ProgramHeader, put_program_header};
-use super::{
-    CLASS_64, DATA_LITTLE_ENDIAN, EHDR_LEN, MACHINE_X86_64, MAGIC, PF_R, PHDR_LEN, PHNUM_EXTENDED, PT_NOTE, SHDR_LEN,
-    Segment, TYPE_CORE, TextMapping, VERSION_CURRENT,
-};
+use super::header::{ProgramHeader, put_elf_header, put_program_header};
+use super::{EHDR_LEN, PHDR_LEN, PHNUM_EXTENDED, SHDR_LEN, Segment, TextMapping};
 use crate::bytes::Writer;
 use crate::limits::{FILE_LEN_MAX, PAGE_LEN, READ_PROGRAM_HEADERS_MAX, READ_START_LEN_MAX};
 use crate::memory::MemoryRange;
@@ -78,18 +75,7 @@ impl ElfPlan {
         }
         let mut out = Writer::with_capacity(usize::try_from(memory_at).unwrap_or(usize::MAX));
         put_elf_header(&mut out, count, if is_extended { section_at as u64 } else { 0 });
-        put_program_header(
-            &mut out,
-            &ProgramHeader {
-                kind: PT_NOTE,
-                flags: PF_R,
-                file_offset: notes_at as u64,
-                va: 0,
-                gpa: 0,
-                len: notes.len() as u64,
-                align: 4,
-            },
-        );
+        put_program_header(&mut out, &ProgramHeader::notes(notes_at, notes.len()));
         for segment in &segments {
             put_program_header(&mut out, &ProgramHeader::memory(segment));
         }
@@ -137,27 +123,6 @@ impl ElfPlan {
     pub const fn file_len(&self) -> u64 {
         self.file_len
     }
-}
-
-/// Elf64_Ehdr; with the place of one section header if the number of segments needs it.
-fn put_elf_header(out: &mut Writer, program_headers: usize, section_at: u64) {
-    out.bytes(&MAGIC);
-    out.bytes(&[CLASS_64, DATA_LITTLE_ENDIAN, VERSION_CURRENT]);
-    out.fill_to(16, 0); // EI_OSABI (System V) and padding
-    out.u16_le(TYPE_CORE);
-    out.u16_le(MACHINE_X86_64);
-    out.u32_le(u32::from(VERSION_CURRENT));
-    out.u64_le(0); // e_entry
-    out.u64_le(EHDR_LEN as u64); // e_phoff
-    out.u64_le(section_at); // e_shoff
-    out.u32_le(0); // e_flags
-    out.bytes(&[64, 0]); // e_ehsize
-    out.bytes(&[56, 0]); // e_phentsize
-    out.u16_le(u16::try_from(program_headers).unwrap_or(PHNUM_EXTENDED));
-    let has_section = u16::from(section_at != 0);
-    out.u16_le(has_section * 64); // e_shentsize
-    out.u16_le(has_section); // e_shnum
-    out.fill_to(EHDR_LEN, 0); // e_shstrndx
 }
 
 /// Elf64_Shdr of section 0, whose `sh_info` counts the program headers.
