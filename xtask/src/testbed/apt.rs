@@ -171,12 +171,20 @@ impl Apt {
 
     /// Unpacks packages and everything they depend on into `folder`.
     pub(crate) fn unpack_with_dependencies(&self, names: &[&str], folder: &Path) -> Result<()> {
+        self.unpack_with_dependencies_but(names, "/", folder)
+    }
+
+    /// The same, but without the package whose file begins with `left_out`.
+    pub(crate) fn unpack_with_dependencies_but(&self, names: &[&str], left_out: &str, folder: &Path) -> Result<()> {
         process::read(
             self.command("apt-get", &["-q", "-y", "--download-only", "install"])
                 .args(names),
         )?;
         let archives = debs(&self.dir.join("archives"))?;
-        archives.iter().try_for_each(|archive| unpack(archive, folder))?;
+        let mut wanted = archives
+            .iter()
+            .filter(|archive| !file_name(archive).starts_with(left_out));
+        wanted.try_for_each(|archive| unpack(archive, folder))?;
         archives.iter().try_for_each(|archive| {
             fs::remove_file(archive).with_context(|| format!("cannot remove {}", archive.display()))
         })

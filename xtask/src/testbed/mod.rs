@@ -10,6 +10,10 @@
 //! kernel/              the unpacked kernel package; vmlinuz and release (its version) beside boot/ and lib/
 //! vmlinux              the same kernel with debug information
 //! venv/                drgn for bin/python3
+//! browser/bin/NAME     chromedriver, and the headless chromium that it drives; unpacked with all their libraries
+//! axe.min.js           rules for accessible pages, run in the browser
+//! schemathesis/bin/run tests an API by its own document
+//! promtool             reads rules and numbers as Prometheus does
 //! guests/NAME/         vmlinuz, release and initrd.cpio of the kernels that tests boot: 6.1-cloud (that of kernel/), 6.12-generic and,
 //!                      where everything is asked for, 6.1-generic and 6.12-cloud; the initramfs runs what a test adds
 //! headers/NAME/build   what a module for that kernel is built by
@@ -28,6 +32,7 @@ mod initramfs;
 mod kernel;
 mod part;
 mod programs;
+mod web;
 
 use std::{fs::File, path::PathBuf, thread};
 
@@ -37,6 +42,7 @@ use crate::{process, workspace};
 use apt::Apt;
 use guests::{GUESTS, Guest};
 use part::Part;
+use web::Web;
 
 /// Where the testbed is kept.
 pub(crate) fn dir() -> PathBuf {
@@ -89,6 +95,7 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
     let vmlinux = Part::new(&dir, "vmlinux", kernel::symbols_recipe());
     let guest = Part::new(&dir, "l2.cpio", initramfs::GUEST.text());
     let outer = Part::new(&dir, "l1.cpio", initramfs::OUTER.text());
+    let web = Web::new(&dir);
     for folder in ["guests", "headers"] {
         std::fs::create_dir_all(dir.join(folder)).with_context(|| format!("cannot make the folder {folder}"))?;
     }
@@ -99,6 +106,7 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
         && guests
             .iter()
             .all(|(guest, part)| part.is_current() && headers::part(&dir, guest).is_current())
+        && web.is_current()
     {
         return Ok(Vec::new());
     }
@@ -153,6 +161,7 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
         });
         failures.extend(made.filter_map(Result::err));
     }
+    failures.append(&mut web.make(&apt));
     Ok(failures)
 }
 

@@ -54,7 +54,7 @@ impl Part {
 }
 
 /// Removes a file or a whole folder, if there is one.
-fn remove(path: &Path) -> Result<()> {
+pub(super) fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Err(_) => return Ok(()),
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),

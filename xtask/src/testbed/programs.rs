@@ -122,7 +122,8 @@ pub(crate) fn install_drgn(testbed: &Path, place: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_script(path: &Path, text: &str) -> Result<()> {
+/// Writes a script that can be run.
+pub(super) fn write_script(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("cannot make {} executable", path.display()))
