@@ -134,9 +134,6 @@ impl Receiver {
         let root = store::create(&dir)?;
         let admission = Arc::new(Admission::new(allow, limits));
         let left_over = store::recover_left_over(&root, rules.silent_after, &admission.ledger)?;
-        if left_over.kept > 0 {
-            tracing::info!("{} sessions of an earlier receiver kept", left_over.kept);
-        }
         let opened = Answered::open(&root, HALF_OPEN_FORGOTTEN);
         let (answered, heralds) = opened.map_err(|source| StoreError::Make {
             path: root.display().to_string(),
@@ -159,6 +156,9 @@ impl Receiver {
                 source,
             })?;
             doors.push(door);
+        }
+        for kept in &left_over.kept {
+            shared.core_kept(kept, &Ending::LeftOver);
         }
         for session in left_over.resumable {
             resume_or_keep(&shared, &doors, session);
@@ -262,10 +262,7 @@ fn resume_or_keep(shared: &Arc<Shared>, doors: &[Arc<Door>], mut left_over: Resu
     };
     tracing::warn!(session = %id, "session cannot go on: {why}");
     match left_over.spool.map(|spool| spool.commit(Ending::LeftOver, 0)) {
-        Some(Ok(kept)) => {
-            shared.cores.insert(kept.dir.clone(), &kept.manifest);
-            shared.explainer.kept(&kept.dir);
-        }
+        Some(Ok(kept)) => shared.core_kept(&kept, &Ending::LeftOver),
         Some(Err(why)) => tracing::error!(session = %id, "no core could be made, the spool is left: {why}"),
         None => {}
     }

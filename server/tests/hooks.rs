@@ -6,8 +6,9 @@ mod sender;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use api::CoreService as _;
 use sender::Sender;
 use server::{HookCommand, HookUser, Hooks, Limits, Receiver, ReceiverConfig, Share};
 use vmcore::kernel_header::KernelDumpHeader;
@@ -120,6 +121,44 @@ fn each_event_has_its_command_with_arguments_and_json() {
     let json: serde_json::Value = serde_json::from_str(&written(&host.out("incomplete.json"))).unwrap();
     assert_eq!(json["holes"], serde_json::json!([{"offset": 4096, "length": 8192}]));
     assert!(json["reason"].as_str().unwrap().contains("8192 bytes are lost"));
+}
+
+#[test]
+fn what_an_earlier_receiver_left_runs_the_hook_and_is_told_of_too() {
+    let host = Host::new();
+    let receiver = host.start(Hooks::default(), Limits::default());
+    let mut sender = Sender::connect(receiver.netdump_addr(), b"lab/rack1\0");
+    sender.data(0, &[1; 4096]);
+    receiver.stop();
+    // Its sender was last heard an hour ago.
+    let spool = fs::read_dir(host.dir.path().join("store/spool")).unwrap();
+    let session = spool.map(|entry| entry.unwrap().path()).next().unwrap();
+    let journal = fs::File::options()
+        .append(true)
+        .open(session.join("session.journal"))
+        .unwrap();
+    journal
+        .set_modified(SystemTime::now() - Duration::from_secs(3600))
+        .unwrap();
+    drop(journal);
+
+    let hooks = Hooks {
+        incomplete: host.script(RECORD),
+        ..Hooks::default()
+    };
+    let receiver = host.start(hooks, Limits::default());
+    let id = receiver.wait_for_cores(1, PATIENCE).unwrap().remove(0).id;
+    let arguments = written(&host.out("incomplete.args"));
+    assert_eq!(
+        arguments.lines().collect::<Vec<_>>()[..3],
+        ["incomplete", &id, "lab/rack1"]
+    );
+    let told = receiver.service().events().after(0);
+    let told: Vec<_> = told
+        .iter()
+        .map(|(_, event)| (event.kind.as_str(), event.subject.as_str()))
+        .collect();
+    assert_eq!(told, [("core.incomplete", id.as_str())]);
 }
 
 #[test]

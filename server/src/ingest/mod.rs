@@ -13,6 +13,7 @@ mod counters;
 mod door;
 mod half_open;
 mod inbox;
+mod kept;
 mod session;
 
 use std::net::{SocketAddrV4, UdpSocket};

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::admission::Ledger;
+pub(crate) use commit::Kept;
 pub(crate) use recover::{LeftOver, Resumable, forget_lingering};
 
 /// Why a directory cannot be used as a store.

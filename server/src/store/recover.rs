@@ -11,7 +11,7 @@ use std::time::Duration;
 use netdump::{Extents, Resumed};
 
 use super::chunks;
-use super::commit::{self, Session};
+use super::commit::{self, Kept, Session};
 use super::examine::{self, Ending};
 use super::journal::{self, Journal, Recovered, SessionHead};
 use super::layout;
@@ -27,7 +27,7 @@ const BEGINS_LEN: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct LeftOver {
     /// Cores made of sessions that are over.
-    pub(crate) kept: usize,
+    pub(crate) kept: Vec<Kept>,
     /// Sessions that may go on.
     pub(crate) resumable: Vec<Resumable>,
 }
@@ -55,7 +55,7 @@ pub(crate) fn recover(root: &Path, silent_after: Duration, ledger: &Ledger) -> i
             continue;
         }
         match recover_one(root, &entry.path(), silent_after, ledger) {
-            Ok(Found::Core) => left_over.kept += 1,
+            Ok(Found::Core(kept)) => left_over.kept.push(*kept),
             Ok(Found::Running(session)) => left_over.resumable.push(*session),
             Ok(Found::Nothing) => {}
             Err(why) => tracing::error!(session = %entry.path().display(), "left-over session stays: {why}"),
@@ -80,7 +80,7 @@ enum Found {
     /// Nothing, or it has its receiver.
     Nothing,
     /// It is a core now.
-    Core,
+    Core(Box<Kept>),
     /// Its sender may still be there.
     Running(Box<Resumable>),
 }
@@ -94,8 +94,9 @@ fn recover_one(
 ) -> Result<Found, Box<dyn std::error::Error>> {
     if dir.join(layout::MANIFEST).exists() {
         let manifest = Manifest::read(dir)?;
-        commit::move_into_place(root, dir, &manifest)?;
-        return Ok(Found::Core);
+        let dir = commit::move_into_place(root, dir, &manifest)?;
+        let durable = true;
+        return Ok(Found::Core(Box::new(Kept { dir, manifest, durable })));
     }
     let path = dir.join(layout::JOURNAL);
     if !path.exists() {
@@ -120,7 +121,7 @@ fn recover_one(
     }
     let made = make_core(root, dir, recovered)?;
     drop(journal);
-    Ok(if made { Found::Core } else { Found::Nothing })
+    Ok(made.map_or(Found::Nothing, |kept| Found::Core(Box::new(kept))))
 }
 
 /// A session that goes on.
@@ -192,14 +193,14 @@ fn is_younger(path: &Path, than: Duration) -> io::Result<bool> {
     Ok(written_at.elapsed().is_ok_and(|age| age < than) || written_at.elapsed().is_err())
 }
 
-/// Makes a core of what came; whether anything had.
-fn make_core(root: &Path, dir: &Path, recovered: Recovered) -> Result<bool, Box<dyn std::error::Error>> {
+/// Makes a core of what came, if anything had.
+fn make_core(root: &Path, dir: &Path, recovered: Recovered) -> Result<Option<Kept>, Box<dyn std::error::Error>> {
     let kernel_header = small_file(&dir.join(layout::KERNEL_HEADER))?;
     let key = small_file(&dir.join(layout::KEY))?;
     let received = recovered.received;
     if received.is_empty() && kernel_header.is_empty() && key.is_empty() {
         fs::remove_dir_all(dir)?;
-        return Ok(false);
+        return Ok(None);
     }
     let file = open_part(dir)?;
     let received = examine_len(&file, &received)?;
@@ -220,7 +221,7 @@ fn make_core(root: &Path, dir: &Path, recovered: Recovered) -> Result<bool, Box<
     tracing::info!(core = %kept.manifest.id, state = %kept.manifest.state, "left-over session kept");
     // Its sender is long gone.
     layout::remove_file(&layout::linger_file(root, &kept.manifest.id))?;
-    Ok(true)
+    Ok(Some(kept))
 }
 
 /// The memory image, under either of its names.
@@ -271,7 +272,7 @@ mod tests {
     fn left_over(root: &Path) -> Vec<Resumable> {
         let admission = Admission::new(Vec::new(), Limits::default());
         let left_over = recover(root, Duration::from_secs(60), &admission.ledger).unwrap();
-        assert_eq!(left_over.kept, 0);
+        assert!(left_over.kept.is_empty());
         left_over.resumable
     }
 

@@ -1,6 +1,5 @@
 //! What a session keeps: its storage from the first bytes on, and the core at its end.
 
-use api::{CoreState, EventData};
 use jiff::Timestamp;
 
 use super::super::Counters;
@@ -36,23 +35,7 @@ impl SessionThread {
         let ended = ending.clone();
         match spool.commit(ending, duplicates) {
             Ok(kept) => {
-                let event = || HookEvent::of_core(kept.dir.clone(), &kept.manifest, &ended);
-                self.shared.hooks.happened(event);
-                let summary = kept.manifest.summary();
-                let reason = kept.manifest.reason.as_deref().unwrap_or_default();
-                tracing::info!(core = %summary.id, guest = %summary.guest, state = %summary.state, reason, "core kept");
-                self.shared.cores.insert(kept.dir.clone(), &kept.manifest);
-                let kind = match summary.state {
-                    CoreState::Complete => "core.complete",
-                    _ => "core.incomplete",
-                };
-                let data = EventData {
-                    reason: kept.manifest.reason.clone(),
-                    ..events::of_core(&summary)
-                };
-                events::tell(&self.shared.events, kind, data);
-                self.shared.explainer.kept(&kept.dir);
-                self.shared.announce();
+                self.shared.core_kept(&kept, &ended);
                 kept.durable
             }
             Err(why) => {
