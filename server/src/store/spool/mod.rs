@@ -1,17 +1,19 @@
 //! The directory of a running session: bytes go to `vmcore.part`, their ranges to the journal, and only then may they be
 //! acknowledged.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
+mod object;
+mod reserve;
+
+use std::fs::File;
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use netdump::{Extents, ResumePoint};
-use rustix::fs::FallocateFlags;
 
 use super::chunks::Chunks;
 use super::commit::{self, CommitError, Kept, Session};
@@ -23,12 +25,9 @@ use super::layout;
 use super::pacing::Pacing;
 use super::write_back::{Synced, WriteBack};
 use crate::admission::{self, Account, Short};
-use crate::limits::{
-    CHUNK_BYTES, EXTENTS_MAX, HEAD_BYTES_MAX, RESERVE_BYTES_MIN, RESERVE_BYTES_PER_CHUNK, RESERVE_BYTES_PER_EXTENT,
-};
-
-/// Space set aside for the kernel dump header: one block.
-const OBJECT_BYTES: u64 = 4096;
+use crate::limits::{CHUNK_BYTES, EXTENTS_MAX, RESERVE_BYTES_MIN};
+use object::{OBJECT_BYTES, Object};
+use reserve::{Reserve, reserve_needed};
 
 /// Why bytes could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -344,128 +343,6 @@ pub(crate) fn without(set: &Extents, hole: &Range<u64>) -> Extents {
 /// The ending when storage failed at the last moment.
 fn storage(_finished: &Ending, what: &str, why: &io::Error) -> Ending {
     Ending::Storage(format!("cannot {what} the file: {why}"))
-}
-
-/// A small object that comes beside the file: kernel dump header or key.
-#[derive(Debug)]
-struct Object {
-    path: PathBuf,
-    file: Option<File>,
-    bytes: Vec<u8>,
-}
-
-impl Object {
-    fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            file: None,
-            bytes: Vec::new(),
-        }
-    }
-
-    /// One whose space is set aside, so that it can come when the disk is full.
-    fn prepared(path: PathBuf) -> Result<Self, SpoolError> {
-        let file = layout::new_file(&path).map_err(io_error("make", &path))?;
-        let set_aside = set_aside(&file, FallocateFlags::KEEP_SIZE, OBJECT_BYTES);
-        set_aside.map_err(io_error("set aside space in", &path))?;
-        Ok(Self {
-            file: Some(file),
-            ..Self::new(path)
-        })
-    }
-
-    /// One that a receiver left behind.
-    fn reopen(path: PathBuf) -> Result<Self, SpoolError> {
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) => Some(file),
-            Err(why) if why.kind() == io::ErrorKind::NotFound => None,
-            Err(why) => return Err(io_error("open", &path)(why)),
-        };
-        let mut bytes = Vec::new();
-        if let Some(file) = &file {
-            let read = file.take(HEAD_BYTES_MAX).read_to_end(&mut bytes);
-            read.map_err(io_error("read", &path))?;
-        }
-        Ok(Self { path, file, bytes })
-    }
-
-    /// Takes bytes; the protocol's session has bounded `offset` to a few KiB.
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SpoolError> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(layout::new_file(&self.path).map_err(io_error("make", &self.path))?),
-        };
-        file.write_all_at(bytes, offset)
-            .map_err(io_error("write to", &self.path))?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let end = start.saturating_add(bytes.len());
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
-        if let Some(room) = self.bytes.get_mut(start..end) {
-            room.copy_from_slice(bytes);
-        }
-        Ok(())
-    }
-}
-
-/// Space set aside, so that the manifest can be written on a full disk: it is written into this very file.
-#[derive(Debug)]
-struct Reserve {
-    file: File,
-    len_bytes: u64,
-}
-
-impl Reserve {
-    fn create(path: &Path) -> io::Result<Self> {
-        let mut reserve = Self {
-            file: layout::new_file(path)?,
-            len_bytes: 0,
-        };
-        reserve.grow_to(RESERVE_BYTES_MIN)?;
-        Ok(reserve)
-    }
-
-    /// That of a session whose receiver died.
-    fn reopen(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(layout::FILE_MODE)
-            .open(path)?;
-        let len_bytes = file.metadata()?.len();
-        let mut reserve = Self { file, len_bytes };
-        reserve.grow_to(RESERVE_BYTES_MIN)?;
-        Ok(reserve)
-    }
-
-    /// Sets aside at least this much; grows in large steps, so that it is called often and works seldom.
-    fn grow_to(&mut self, need_bytes: u64) -> io::Result<()> {
-        if need_bytes <= self.len_bytes {
-            return Ok(());
-        }
-        let len_bytes = need_bytes.max(self.len_bytes.saturating_mul(2));
-        set_aside(&self.file, FallocateFlags::empty(), len_bytes)?;
-        self.len_bytes = len_bytes;
-        Ok(())
-    }
-}
-
-/// Sets space aside in a file; a file system that cannot do this is used without.
-fn set_aside(file: &File, flags: FallocateFlags, len_bytes: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(file, flags, 0, len_bytes) {
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-        Err(why) => Err(why.into()),
-    }
-}
-
-/// Bytes that the records of a core of this shape take at most.
-fn reserve_needed(chunks: usize, extents: usize) -> u64 {
-    RESERVE_BYTES_MIN / 2
-        + len_u64(chunks).saturating_mul(RESERVE_BYTES_PER_CHUNK)
-        + len_u64(extents).saturating_mul(RESERVE_BYTES_PER_EXTENT)
 }
 
 /// Adds what was tried to an error of the system.
