@@ -195,6 +195,11 @@ impl Em {
         self.phy.link() && !self.is_looped() && self.receive_ring().is_some()
     }
 
+    /// Do looped frames wait for which there are buffers? Offering no frames at all to [`receive`](Self::receive) brings them in.
+    pub fn loopback_pending(&self) -> bool {
+        self.is_looped() && !self.loopback.frames.is_empty() && self.receive_ring().is_some()
+    }
+
     /// The caller dropped frames because the device could not take them: counted and reported as an overrun.
     pub fn missed(&mut self, now_ns: u64, frames: u32) {
         if frames > 0 && self.registers.has(reg::RCTL, rctl::EN) {

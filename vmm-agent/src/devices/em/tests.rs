@@ -1,0 +1,331 @@
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nic_emu::device::{FrameSink, Offloads, TxFrame};
+use nic_emu::spec::registers as reg;
+
+use super::*;
+use crate::devices::bus::lock;
+use crate::devices::pci::PciRoot;
+use crate::devices::pci::intx::{IntxLines, Raised, Recorder};
+use crate::devices::{PioDevice, worker::Workers};
+use crate::net::{StreamWire, WireError};
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const RX_RING: u64 = 0x1_0000;
+const TX_RING: u64 = 0x2_0000;
+const RX_BUFFERS: u64 = 0x10_0000;
+const TX_BUFFER: u64 = 0x20_0000;
+
+/// An em on a bus, driven as e1000 drivers do: by its BARs.
+struct Board {
+    root: Shared<PciRoot>,
+    memory: Arc<GuestMemory>,
+    recorder: Arc<Recorder>,
+    peer: UnixStream,
+    io_port: u16,
+    registers_gpa: u64,
+    _workers: Workers,
+}
+
+impl Board {
+    fn new() -> Board {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        let wire = StreamWire::from_socket(ours, "stream=test".to_owned()).unwrap();
+        Board::on(Box::new(wire), peer)
+    }
+
+    fn on(wire: Box<dyn Wire>, peer: UnixStream) -> Board {
+        let memory = Arc::new(GuestMemory::create(16).unwrap());
+        let recorder = Arc::new(Recorder::default());
+        let lines = IntxLines::new(recorder.clone());
+        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let waker = Waker::new().unwrap();
+        let (function, job) = EmFunction::new(wire, MAC, memory.clone(), lines.pin(), waker.clone());
+        let mut root = PciRoot::new().unwrap();
+        let place = root.add(function.clone()).unwrap();
+        lock(&function).connect(place.gsi.unwrap());
+        let mut workers = Workers::default();
+        workers.spawn("em0", waker, job).unwrap();
+        let mut board = Board {
+            root: Arc::new(Mutex::new(root)),
+            memory,
+            recorder,
+            peer,
+            io_port: 0,
+            registers_gpa: 0,
+            _workers: workers,
+        };
+        board.registers_gpa = u64::from(board.config_read(0x10));
+        board.io_port = u16::try_from(board.config_read(0x14) & !3).unwrap();
+        board.config_write(4, 7);
+        board
+    }
+
+    fn config_read(&mut self, register: u32) -> u32 {
+        let address = 0x8000_0000_u32 | 1 << 11 | register;
+        assert_eq!(
+            PioDevice::write(&mut self.root, 0, &address.to_le_bytes()),
+            IoOutcome::Done
+        );
+        let mut data = [0; 4];
+        assert_eq!(PioDevice::read(&mut self.root, 4, &mut data), IoOutcome::Done);
+        u32::from_le_bytes(data)
+    }
+
+    fn config_write(&mut self, register: u32, value: u32) {
+        self.config_read(register);
+        let outcome = PioDevice::write(&mut self.root, 4, &value.to_le_bytes());
+        assert_eq!(outcome, IoOutcome::Done);
+    }
+
+    fn read(&mut self, register: u32) -> u32 {
+        let found = lock(&self.root)
+            .find_memory(self.registers_gpa + u64::from(register), 4)
+            .unwrap();
+        let mut data = [0; 4];
+        assert_eq!(found.read(&mut data), IoOutcome::Done);
+        u32::from_le_bytes(data)
+    }
+
+    fn write(&mut self, register: u32, value: u32) {
+        let found = lock(&self.root)
+            .find_memory(self.registers_gpa + u64::from(register), 4)
+            .unwrap();
+        assert_eq!(found.write(&value.to_le_bytes()), IoOutcome::Done);
+    }
+
+    fn io_write(&mut self, offset: u16, value: u32) {
+        let found = lock(&self.root).find_port(self.io_port + offset, 4).unwrap();
+        assert_eq!(found.write(&value.to_le_bytes()), IoOutcome::Done);
+    }
+
+    /// As drivers do on `ifconfig up`: rings of eight, buffers of 2 KiB, interrupts for what they want.
+    fn open(&mut self) {
+        for n in 0..8_u64 {
+            let descriptor = (RX_BUFFERS + n * 2048).to_le_bytes();
+            let ram = self.memory.ram();
+            ram.write_slice(&descriptor, GuestAddress(RX_RING + n * 16)).unwrap();
+        }
+        for (register, value) in [
+            (reg::TDBAL, TX_RING),
+            (reg::TDLEN, 128),
+            (reg::TDT, 0),
+            (reg::TDH, 0),
+            (reg::TCTL, 0x0103_f0fa),
+            (reg::RDBAL, RX_RING),
+            (reg::RDLEN, 128),
+            (reg::RDH, 0),
+            (reg::RDT, 0),
+            (reg::RCTL, 0x8002),
+            (reg::RDT, 7),
+            (reg::IMS, 0x9d),
+        ] {
+            self.write(register, u32::try_from(value).unwrap());
+        }
+    }
+}
+
+fn eventually(mut what: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !what() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+#[test]
+fn drivers_find_the_device_its_io_bar_and_its_address() {
+    let mut board = Board::new();
+    assert_eq!(board.config_read(0), 0x100e_8086);
+    assert_eq!(board.config_read(0x2c), 0x001e_8086);
+    assert_eq!(board.config_read(0x34), 0, "no capabilities");
+    assert_eq!(board.config_read(0x3c) >> 8, 1, "interrupt pin A");
+    assert_eq!(board.registers_gpa % REGISTERS_LEN, 0);
+    assert_eq!(board.read(reg::STATUS) & 2, 2, "link");
+    assert_eq!(board.read(reg::RAL), u32::from_le_bytes([2, 0, 0, 0]));
+    board.write(reg::IMS, 0x9d);
+    // The reset that 82540 drivers do: by IOADDR and IODATA.
+    board.io_write(0, reg::CTRL);
+    board.io_write(4, 0x0414_0240);
+    assert_eq!(board.read(reg::IMS), 0);
+    assert_eq!(board.read(reg::CTRL) & 1 << 26, 0);
+}
+
+#[test]
+fn a_frame_leaves_with_the_tail_write_and_interrupts_by_level() {
+    let mut board = Board::new();
+    board.open();
+    board
+        .memory
+        .ram()
+        .write_slice(&[0x5a; 64], GuestAddress(TX_BUFFER))
+        .unwrap();
+    // Legacy descriptor of 64 bytes: end of packet, insert the checksum, report status.
+    let mut descriptor = TX_BUFFER.to_le_bytes().to_vec();
+    descriptor.extend([64, 0, 0, 0x0b, 0, 0, 0, 0]);
+    board
+        .memory
+        .ram()
+        .write_slice(&descriptor, GuestAddress(TX_RING))
+        .unwrap();
+    board.recorder.take();
+    board.write(reg::TDT, 1);
+    let mut sent = [0; 68];
+    board.peer.read_exact(&mut sent).unwrap();
+    assert_eq!(board.read(reg::TDH), 1, "taken before it left");
+    assert_eq!(sent[4..], [0x5a; 64]);
+    assert_eq!(board.recorder.take(), [Raised::Line(17, true)]);
+    assert_eq!(board.config_read(4) & 1 << 19, 1 << 19, "status shows the interrupt");
+    assert_eq!(board.read(reg::ICR) & 1, 1);
+    assert_eq!(board.recorder.take(), [Raised::Line(17, false)]);
+}
+
+#[test]
+fn frames_from_the_wire_arrive_without_any_access_and_wait_for_buffers() {
+    let mut board = Board::new();
+    let mut frame = [0x77; 100];
+    frame[..6].copy_from_slice(&MAC);
+    let mut framed = 100_u32.to_be_bytes().to_vec();
+    framed.extend(frame);
+    for _ in 0..9 {
+        board.peer.write_all(&framed).unwrap();
+    }
+    board.open();
+    let status = |board: &Board, n: u64| {
+        let mut byte = [0];
+        let gpa = GuestAddress(RX_RING + n * 16 + 12);
+        board.memory.ram().read_slice(&mut byte, gpa).unwrap();
+        byte[0]
+    };
+    assert!(eventually(|| status(&board, 6) & 1 == 1), "seven buffers are filled");
+    assert_eq!(status(&board, 7), 0);
+    let mut stored = [0; 100];
+    board
+        .memory
+        .ram()
+        .read_slice(&mut stored, GuestAddress(RX_BUFFERS))
+        .unwrap();
+    assert_eq!(stored, frame);
+    assert!(eventually(|| board.recorder.take().contains(&Raised::Line(17, true))));
+    board.write(reg::RDT, 1);
+    assert!(eventually(|| status(&board, 7) & 1 == 1), "the frame that waited");
+}
+
+/// A wire whose network stands still until it is told otherwise.
+struct Stuck {
+    inside: mpsc::Sender<()>,
+    go_on: mpsc::Receiver<()>,
+    /// Whether it was told before it gave up.
+    told: mpsc::Sender<bool>,
+    socket: UnixStream,
+}
+
+impl FrameSink for Stuck {
+    fn offloads(&self) -> Offloads {
+        Offloads::default()
+    }
+
+    fn send(&mut self, _frames: &[TxFrame<'_>]) {
+        self.inside.send(()).unwrap();
+        let told = self.go_on.recv_timeout(Duration::from_secs(30)).is_ok();
+        self.told.send(told).unwrap();
+    }
+}
+
+impl AsFd for Stuck {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Wire for Stuck {
+    fn receive(&mut self, _deliver: &mut dyn FnMut(&[u8])) -> Result<usize, WireError> {
+        Ok(0)
+    }
+
+    fn wait(&self, _timeout: Duration) -> Result<(), WireError> {
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        "stuck".to_owned()
+    }
+
+    fn mtu_max(&self) -> u16 {
+        1500
+    }
+}
+
+#[test]
+fn a_vcpu_reaches_every_register_while_the_network_stands_still() {
+    let (socket, peer) = UnixStream::pair().unwrap();
+    let (inside, is_inside) = mpsc::channel();
+    let (tell, go_on) = mpsc::channel();
+    let (told, was_told) = mpsc::channel();
+    let stuck = Stuck {
+        inside,
+        go_on,
+        told,
+        socket,
+    };
+    let mut board = Board::on(Box::new(stuck), peer);
+    board.open();
+    let mut descriptor = TX_BUFFER.to_le_bytes().to_vec();
+    descriptor.extend([64, 0, 0, 0x0b, 0, 0, 0, 0]);
+    let ring = descriptor.repeat(2);
+    board.memory.ram().write_slice(&ring, GuestAddress(TX_RING)).unwrap();
+    board.write(reg::TDT, 1);
+    is_inside.recv_timeout(Duration::from_secs(30)).unwrap();
+    board.write(reg::TDT, 2);
+    assert_eq!(board.read(reg::ICR) & 1, 1, "the first frame is reported");
+    assert_eq!((board.read(reg::TDH), board.read(reg::TDT)), (1, 2));
+    tell.send(()).unwrap();
+    tell.send(()).unwrap();
+    assert!(was_told.recv().unwrap(), "the vCPU waited for the network");
+    assert!(eventually(|| board.read(reg::TDH) == 2));
+    assert!(was_told.recv().unwrap());
+}
+
+#[test]
+fn nothing_reaches_memory_without_bus_master() {
+    let mut board = Board::new();
+    board.config_write(4, 3);
+    board.open();
+    let mut descriptor = TX_BUFFER.to_le_bytes().to_vec();
+    descriptor.extend([64, 0, 0, 0x0b, 0, 0, 0, 0]);
+    board
+        .memory
+        .ram()
+        .write_slice(&descriptor, GuestAddress(TX_RING))
+        .unwrap();
+    board.write(reg::TDT, 1);
+    assert_eq!(board.read(reg::TDH), 0);
+    board.config_write(4, 7);
+    assert!(eventually(|| board.read(reg::TDH) == 1), "what waited leaves");
+}
+
+#[test]
+fn a_looped_frame_waits_for_buffers_and_arrives_with_them() {
+    let mut board = Board::new();
+    board.open();
+    // No buffers yet; MAC loopback, promiscuous.
+    board.write(reg::RDT, 0);
+    board.write(reg::RCTL, 0x8002 | 1 << 6 | 1 << 3);
+    let ram = board.memory.ram();
+    ram.write_slice(&[0x5a; 64], GuestAddress(TX_BUFFER)).unwrap();
+    let mut descriptor = TX_BUFFER.to_le_bytes().to_vec();
+    descriptor.extend([64, 0, 0, 0x0b, 0, 0, 0, 0]);
+    ram.write_slice(&descriptor, GuestAddress(TX_RING)).unwrap();
+    board.write(reg::TDT, 1);
+    assert!(eventually(|| board.read(reg::TDH) == 1), "it left the ring");
+    assert_eq!(board.read(reg::RDH), 0);
+    board.write(reg::RDT, 7);
+    assert!(eventually(|| board.read(reg::RDH) == 1), "it is in the first buffer");
+}
