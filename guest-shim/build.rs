@@ -18,10 +18,17 @@ const CODEGEN: [&str; 6] = [
     "-Cno-redzone=yes",
 ];
 
+/// The libraries that the guest has in common with the host, beside this one.
+const SHARED: [&str; 2] = ["netdump", "nic-emu"];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=demo");
     println!("cargo::rerun-if-changed=src");
+    for shared in SHARED {
+        println!("cargo::rerun-if-changed=../{shared}/src");
+        println!("cargo::rerun-if-changed=../{shared}/Cargo.toml");
+    }
     if env::var_os("CARGO_FEATURE_DEMO_IMAGE").is_none() {
         return;
     }
@@ -54,11 +61,10 @@ fn cargo(demo_dir: &Path, target_dir: &Path) -> Command {
     }
     // The image is part of what is handed out: it should not depend on where it was built.
     let shim_dir = demo_dir.parent().unwrap_or(demo_dir);
-    let flags: Vec<String> = CODEGEN
-        .iter()
-        .map(|flag| (*flag).to_owned())
-        .chain([format!("--remap-path-prefix={}=guest-shim", shim_dir.display())])
-        .collect();
+    let root = shim_dir.parent().unwrap_or(shim_dir);
+    let folders = ["guest-shim"].into_iter().chain(SHARED);
+    let remapped = folders.map(|folder| format!("--remap-path-prefix={}={folder}", root.join(folder).display()));
+    let flags: Vec<String> = CODEGEN.iter().map(|flag| (*flag).to_owned()).chain(remapped).collect();
     command
         .current_dir(demo_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))

@@ -14,6 +14,7 @@
 //! - [`reporter`]: the guest's side: fills a record without allocating
 //! - [`boot`]: the boot information that plain ELF64 guests are entered with
 //! - [`pattern`]: the memory pattern of the demo guest
+//! - [`self_dump`]: a guest that dumps itself through an em of its own, without the host's help
 //! - [`demo`]: the demo guest's ELF image (feature `demo-image`)
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
@@ -25,6 +26,7 @@ pub mod demo;
 pub mod pattern;
 pub mod port;
 pub mod reporter;
+pub mod self_dump;
 
 pub use abi::{GuestRange, PanicRecord, RecordError, Registers, Text};
 #[cfg(feature = "demo-image")]

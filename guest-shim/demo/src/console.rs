@@ -26,6 +26,12 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// Prints a line that does not go into the log: nothing in memory changes.
+macro_rules! whisper {
+    ($($argument:tt)*) => { $crate::console::print_unlogged(format_args!($($argument)*)) };
+}
+pub(crate) use whisper;
+
 struct Serial;
 
 impl Write for Serial {
@@ -50,6 +56,24 @@ pub fn print_line(line: fmt::Arguments<'_>) {
     let _ = Serial.write_fmt(line);
     let _ = Serial.write_str("\n");
     CONSOLE_LOCK.store(false, Ordering::Release);
+}
+
+struct Unlogged;
+
+impl Write for Unlogged {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            cpu::out8(SERIAL_PORT, byte);
+        }
+        Ok(())
+    }
+}
+
+/// Prints a line, for the last CPU that runs.
+pub fn print_unlogged(line: fmt::Arguments<'_>) {
+    // The serial port takes everything.
+    let _ = Unlogged.write_fmt(line);
+    let _ = Unlogged.write_str("\n");
 }
 
 /// Waits for the CPU that prints to end its line, and takes the console from one that will not give it back: this CPU may have

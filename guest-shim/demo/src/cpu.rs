@@ -1,7 +1,10 @@
 //! What only single instructions can do.
 use core::arch::asm;
 
-use crate::entry::{REQUEST, REQUEST_HALT, REQUEST_RUN_DEVICE, REQUEST_TRIPLE_FAULT, STACK_LEN, STACKS, TICKS};
+use crate::entry::{
+    REQUEST, REQUEST_HALT, REQUEST_MASK_TIMER, REQUEST_RUN_DEVICE, REQUEST_STOP, REQUEST_TRIPLE_FAULT, STACK_LEN,
+    STACKS, TICKS,
+};
 
 /// Writes a byte to a port.
 pub fn out8(port: u16, value: u8) {
@@ -62,6 +65,40 @@ pub fn run_device() {
     request(REQUEST_RUN_DEVICE);
 }
 
+/// No timer interrupts on this CPU from now on: it does not wake from [`halt`] any more.
+pub fn mask_timer() {
+    request(REQUEST_MASK_TIMER);
+}
+
+/// Stops this CPU for good.
+pub fn stop() {
+    request(REQUEST_STOP);
+}
+
+/// The time-stamp counter.
+pub fn time_stamp() -> u64 {
+    // SAFETY: reads a counter; ring 3 may.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Copies `len` bytes. In one instruction, so that it does not matter to the compiler what else changes them.
+pub fn copy(from: u64, to: u64, len: usize) {
+    // SAFETY: callers copy between mapped memory; the compiler takes all memory as changed.
+    unsafe {
+        asm!("rep movsb", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") len => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Goes on in `then` with the stack that ends at `stack_end`, and never comes back.
+pub fn leave_stack(stack_end: usize, then: extern "C" fn() -> !) -> ! {
+    // SAFETY: nothing on the old stack is used again; the new one is aligned as a call leaves it.
+    unsafe {
+        asm!("mov rsp, {0}", "xor ebp, ebp", "call {1}", "ud2", in(reg) stack_end & !0xf, in(reg) then,
+            options(noreturn));
+    }
+}
+
 fn request(what: u64) {
     // SAFETY: the handler knows the request by rax and returns behind the instruction with all registers as they were.
     unsafe { asm!("ud2", in("rax") REQUEST, in("rdi") what) };
@@ -77,6 +114,7 @@ pub fn wait_ticks(count: u64) {
     let index = index();
     let end = ticks(index) + count;
     while ticks(index) < end {
+        crate::own_dump::stop_if_asked();
         halt();
     }
 }

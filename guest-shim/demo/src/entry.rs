@@ -30,7 +30,8 @@ pub struct Raw<const N: usize>(UnsafeCell<[u8; N]>);
 unsafe impl<const N: usize> Sync for Raw<N> {}
 
 impl<const N: usize> Raw<N> {
-    const fn new() -> Self {
+    /// Zeros.
+    pub const fn new() -> Self {
         Raw(UnsafeCell::new([0; N]))
     }
 
@@ -59,8 +60,16 @@ pub const REQUEST: u64 = 0x5249_4e47_3052_4551;
 pub const REQUEST_HALT: u64 = 1;
 /// Request: cause a triple fault.
 pub const REQUEST_TRIPLE_FAULT: u64 = 2;
+/// Request: no timer interrupts on this CPU any more.
+pub const REQUEST_MASK_TIMER: u64 = 4;
+/// Request: stop this CPU for good and count it in `STOPPED_CPUS`, as the last thing that it writes.
+pub const REQUEST_STOP: u64 = 5;
 /// Request: go on where there are only devices, which KVM cannot emulate.
 pub const REQUEST_RUN_DEVICE: u64 = 3;
+
+/// CPUs that have stopped for good.
+#[unsafe(no_mangle)]
+pub static STOPPED_CPUS: AtomicU64 = AtomicU64::new(0);
 
 // Local APIC registers: Intel SDM volume 3, 11.4.1. The timer runs at 1 GHz in KVM; divided by 16, 10 ms a tick.
 global_asm!(
@@ -246,11 +255,28 @@ interrupt:
 6:
     cmp rdi, {run_device}
     je 24f
+    cmp rdi, {mask_timer}
+    je 25f
+    cmp rdi, {stop}
+    je 26f
     lidt [NO_IDT_POINTER]
     ud2
 24:
     mov eax, 0xfe000000
     jmp rax
+25:
+    mov eax, 0xfee00000
+    mov dword ptr [rax + 0x320], 0x30020
+    add qword ptr [rsp + 32], 2
+    jmp 8b
+26:
+    mov eax, 0xfee00000
+    mov dword ptr [rax + 0x320], 0x30020
+    lock inc qword ptr [STOPPED_CPUS]
+27:
+    cli
+    hlt
+    jmp 27b
 
 5:  # Any other exception. In ring 3: go on there, in exception(vector, error code, rip, cr2).
     test byte ptr [rsp + 40], 3
@@ -311,4 +337,6 @@ GDT:
     request = const REQUEST,
     halt = const REQUEST_HALT,
     run_device = const REQUEST_RUN_DEVICE,
+    mask_timer = const REQUEST_MASK_TIMER,
+    stop = const REQUEST_STOP,
 );

@@ -10,6 +10,11 @@ use crate::cpu::{in32, out8, out16, out32};
 const PVPANIC_PORT: u16 = 0x505;
 const PVPANIC_ID: u32 = 0x0011_1b36;
 const SHIM_ID: u32 = (port::PCI_DEVICE_ID as u32) << 16 | port::PCI_VENDOR_ID as u32;
+/// Intel 82540EM.
+const EM_ID: u32 = 0x100e_8086;
+/// PCI Local Bus Specification 3.0, 6.2.2: the function answers in memory space, and may be a master.
+const COMMAND_MEMORY: u32 = 1 << 1;
+const COMMAND_BUS_MASTER: u32 = 1 << 2;
 
 /// pvpanic: panicked.
 pub const PANICKED: u8 = 1;
@@ -31,6 +36,19 @@ pub fn use_pci() -> bool {
         }
     }
     PVPANIC_BAR.load(Ordering::Relaxed) != 0 && SHIM_BAR.load(Ordering::Relaxed) != 0
+}
+
+/// Finds an em on the PCI bus and lets it reach memory. Returns where its registers are.
+pub fn find_em() -> Option<u64> {
+    let device = (0..32).find(|device| config_read(*device, 0) == EM_ID)?;
+    let command = config_read(device, 4);
+    config_write(device, 4, command & 0xffff | COMMAND_MEMORY | COMMAND_BUS_MASTER);
+    Some(u64::from(config_read(device, 0x10) & !0xf))
+}
+
+fn config_write(device: u32, register: u32, value: u32) {
+    out32(0xcf8, 0x8000_0000 | device << 11 | register);
+    out32(0xcfc, value);
 }
 
 /// Configuration mechanism 1, bus 0, function 0.

@@ -12,14 +12,17 @@
 //! - [`host`]: the guest-shim's registers, pvpanic, power
 //! - [`work`]: what the guest does
 //! - [`report`]: the panic handler
+//! - [`own_dump`], [`em`]: the guest's own dump, by netdump through its own em
 #![no_std]
 #![no_main]
 
 mod console;
 mod cpu;
+mod em;
 mod entry;
 mod host;
 mod memory;
 mod options;
+mod own_dump;
 mod report;
 mod work;

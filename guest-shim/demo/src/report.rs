@@ -8,7 +8,7 @@ use guest_shim::reporter::{RegisterError, Report, Reporter};
 use guest_shim::{GuestRange, Registers};
 
 use crate::console::{self, say};
-use crate::{cpu, host};
+use crate::{cpu, host, own_dump};
 
 /// Facts about this kernel in the form that Linux uses (kernel/vmcore_info.c).
 static VMCOREINFO: &str = "OSRELEASE=coreferry-demo-0.1.0\nPAGESIZE=4096\n";
@@ -49,8 +49,10 @@ extern "C" fn exception(vector: u64, error_code: u64, rip: u64, fault_address: u
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     if PANICKING.swap(true, Ordering::SeqCst) {
+        own_dump::panicked(info);
         // Another CPU reports already, or this one panicked while it reported.
         loop {
+            own_dump::stop_if_asked();
             cpu::halt();
         }
     }
@@ -67,6 +69,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         cpu::index(),
         info.message()
     );
+    own_dump::make_if_wanted(info);
     host::pvpanic(host::PANICKED);
     loop {
         cpu::halt();

@@ -7,7 +7,7 @@ use guest_shim::pattern::{DEMO_FILL_GPA, DEMO_SEED, page_word, word};
 
 use crate::console::say;
 use crate::options::Options;
-use crate::{cpu, host, report};
+use crate::{cpu, host, own_dump, report};
 
 const PAGE_LEN: u64 = 4096;
 const WORDS: u64 = PAGE_LEN / 8;
@@ -69,7 +69,8 @@ fn start(info: &BootInfo, options: &Options) {
     }
 }
 
-fn ranges(info: &BootInfo) -> &[RamRange] {
+/// The guest's RAM, lowest first.
+pub fn ranges(info: &BootInfo) -> &[RamRange] {
     let used = usize::try_from(info.ranges_len).unwrap_or(0).min(info.ranges.len());
     info.ranges.get(..used).unwrap_or(&[])
 }
@@ -123,9 +124,11 @@ fn check_page(gpa: u64) -> u64 {
 fn stay_busy(info: &BootInfo, options: &Options) -> ! {
     loop {
         for gpa in pages(info, options) {
+            own_dump::stop_if_asked();
             CHECKSUM.fetch_add(check_page(gpa), Ordering::Relaxed);
         }
         if options.touch_mib == 0 {
+            own_dump::stop_if_asked();
             cpu::halt();
         }
     }
