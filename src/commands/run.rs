@@ -219,6 +219,7 @@ impl Args {
             mac: spec
                 .mac
                 .unwrap_or_else(|| mac_for_vm(&format!("{} net{index}", self.name))),
+            trusted: false,
         };
         Ok(DevicesConfig {
             nets: self.net.iter().enumerate().map(net).collect(),
