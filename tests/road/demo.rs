@@ -49,6 +49,36 @@ fn the_demo_core_is_identical_listed_verified_and_opens_in_gdb() {
 }
 
 #[test]
+fn a_guest_that_dumps_itself_sends_all_of_its_memory_by_its_own_card() {
+    let Some(host) = Host::new() else { return };
+
+    let report = demo(&host, &["--in-guest", "--mem-mib", "64"]);
+
+    assert_eq!(report["identical"], true);
+    assert_eq!(report["state"], "complete");
+    assert_eq!(report["mem_bytes"], 64 << 20);
+    // Densely, as stock senders do: a page of ELF headers, and every page of memory.
+    assert_eq!(report["sent_bytes"], (64 << 20) + 4096);
+    assert_eq!(report["dump_id"], Value::Null, "the agent has nothing to do with it");
+    // What may differ is small, and some of it does: the dump wrote there while it ran.
+    let area = &report["dump_area"];
+    let [len_bytes, changed_bytes] = ["len_bytes", "changed_bytes"].map(|field| area[field].as_u64().expect("bytes"));
+    assert!(len_bytes < 1 << 20, "{area}");
+    assert!((1..=len_bytes).contains(&changed_bytes), "{area}");
+
+    let dir = host.path("cores");
+    let cores = cores_list(&dir);
+    assert_eq!(cores.len(), 1, "{cores:?}");
+    assert_eq!(cores[0]["id"], report["core_id"]);
+    assert_eq!(cores[0]["guest"], "coreferry-demo");
+    assert_eq!(cores[0]["format"], "elf");
+    assert_eq!(cores[0]["holes"], Value::Array(Vec::new()));
+    let panic = cores[0]["panic"].as_str().expect("the kernel dump header has it");
+    assert!(panic.contains("the ferry's cargo is lost"), "{panic}");
+    run_ok(&["cores", "verify", "latest", "--dir", path_text(&dir)]);
+}
+
+#[test]
 fn a_byte_that_changes_on_the_disk_is_found_by_verify() {
     let Some(host) = Host::new() else { return };
     let report = demo(&host, &["--mem-mib", "64"]);

@@ -29,24 +29,50 @@ struct Segment {
     len_bytes: u64,
 }
 
-/// Whether the segments of the core at `path` are `memory`: the same ranges with the same bytes.
-pub(super) fn same_memory(path: &Path, memory: &GuestMemory) -> anyhow::Result<bool> {
+/// What a comparison showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Compared {
+    /// The same ranges with the same bytes, but for those that were excepted.
+    pub(super) identical: bool,
+    /// Bytes that were excepted and are not the same.
+    pub(super) changed_bytes: u64,
+}
+
+/// Compares the segments of the core at `path` with `memory`. Bytes of `excepted` are counted where they differ; anywhere
+/// else one other byte ends the comparison.
+pub(super) fn same_memory(
+    path: &Path,
+    memory: &GuestMemory,
+    excepted: Option<MemoryRange>,
+) -> anyhow::Result<Compared> {
+    let mut compared = Compared {
+        identical: false,
+        changed_bytes: 0,
+    };
     let core = File::open(path).with_context(|| format!("cannot open the stored core {}", path.display()))?;
     let segments = segments(&core).with_context(|| format!("{} is no ELF core", path.display()))?;
     let has = segments.iter().map(|segment| (segment.gpa, segment.len_bytes));
     let should_have = memory.ranges().iter().map(|range| (range.gpa, range.len_bytes));
     if !has.eq(should_have) {
-        return Ok(false);
+        return Ok(compared);
     }
     for segment in segments {
-        if !same_bytes(&core, memory, segment)? {
-            return Ok(false);
-        }
+        let Some(changed) = changed_bytes(&core, memory, segment, excepted)? else {
+            return Ok(compared);
+        };
+        compared.changed_bytes += changed;
     }
-    Ok(true)
+    compared.identical = true;
+    Ok(compared)
 }
 
-fn same_bytes(core: &File, memory: &GuestMemory, segment: Segment) -> anyhow::Result<bool> {
+/// How many bytes of `excepted` differ; nothing if any other byte does.
+fn changed_bytes(
+    core: &File,
+    memory: &GuestMemory,
+    segment: Segment,
+    excepted: Option<MemoryRange>,
+) -> anyhow::Result<Option<u64>> {
     let Segment {
         gpa,
         file_offset,
@@ -61,6 +87,7 @@ fn same_bytes(core: &File, memory: &GuestMemory, segment: Segment) -> anyhow::Re
     );
     let mut stored = vec![0; usize::try_from(STEP_LEN)?];
     let mut original = stored.clone();
+    let mut changed = 0;
     for Range { start, end } in union(extents) {
         let mut at = start;
         while at < end {
@@ -69,12 +96,20 @@ fn same_bytes(core: &File, memory: &GuestMemory, segment: Segment) -> anyhow::Re
                 .context("cannot read the stored core")?;
             memory.read_at(gpa + at, &mut original[..step])?;
             if stored[..step] != original[..step] {
-                return Ok(false);
+                for (place, _) in (gpa + at..)
+                    .zip(stored[..step].iter().zip(&original[..step]))
+                    .filter(|(_, (stored, original))| stored != original)
+                {
+                    if !excepted.is_some_and(|range| range.contains(place, 1)) {
+                        return Ok(None);
+                    }
+                    changed += 1;
+                }
             }
             at += step as u64;
         }
     }
-    Ok(true)
+    Ok(Some(changed))
 }
 
 /// The parts of a segment that are no holes in the file, counted from the segment's beginning.
@@ -192,7 +227,9 @@ mod tests {
         }
 
         fn is_same(&self) -> bool {
-            same_memory(self.core.path(), &self.memory).unwrap()
+            let compared = same_memory(self.core.path(), &self.memory, None).unwrap();
+            assert_eq!(compared.changed_bytes, 0, "nothing is excepted");
+            compared.identical
         }
     }
 
@@ -240,11 +277,34 @@ mod tests {
         let pair = Pair::new();
         let end = pair.layout.memory_end();
         pair.core.as_file().set_len(end - 1).unwrap();
-        assert!(same_memory(pair.core.path(), &pair.memory).is_err());
+        assert!(same_memory(pair.core.path(), &pair.memory, None).is_err());
         pair.core.as_file().set_len(end).unwrap();
         assert!(!pair.is_same(), "its last byte is zero now");
         let other = GuestMemory::create(8).unwrap();
-        assert!(!same_memory(pair.core.path(), &other).unwrap());
+        assert!(!same_memory(pair.core.path(), &other, None).unwrap().identical);
+    }
+
+    #[test]
+    fn bytes_that_are_excepted_are_counted_and_their_neighbours_are_not_spared() {
+        let excepted = Some(MemoryRange {
+            gpa: 2 * MIB,
+            len_bytes: PAGE,
+        });
+        let compare = |pair: &Pair| same_memory(pair.core.path(), &pair.memory, excepted).unwrap();
+        let same = |changed_bytes| Compared {
+            identical: true,
+            changed_bytes,
+        };
+        let pair = Pair::new();
+        assert_eq!(compare(&pair), same(0));
+        pair.store(2 * MIB, &[1]);
+        pair.remember(2 * MIB + PAGE - 1, &[2]);
+        assert_eq!(compare(&pair), same(2));
+        for gpa in [2 * MIB - 1, 2 * MIB + PAGE] {
+            let pair = Pair::new();
+            pair.store(gpa, &[1]);
+            assert!(!compare(&pair).identical, "{gpa:#x}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! `demo`: the whole road once, in one process and on loopback.
 //!
 //! An embedded receiver, a guest under KVM that panics, the dump over the emulated em, and then the proof: the stored core is
-//! compared with the memory of the guest, which is still frozen.
+//! compared with the memory of the guest, which is still frozen. With `--in-guest`, the guest sends its core itself.
 
 mod compare;
 mod console;
+mod in_guest;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use vmm_agent::boot::KernelImage;
 use vmm_agent::devices::guest::DevicesConfig;
 use vmm_agent::dump::{ClientNetwork, DumpOutcome, Target};
 use vmm_agent::limits::MEM_MIB_MAX;
+use vmm_agent::memory::GuestMemory;
 use vmm_agent::net::{Instruments, WireSpec};
 use vmm_agent::{Agent, AgentConfig, AgentEvent};
 
@@ -45,6 +47,9 @@ pub(crate) struct Args {
     /// Memory of the guest in MiB.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(MEM_MIB_MIN..=MEM_MIB_MAX))]
     mem_mib: u64,
+    /// The guest dumps itself, by netdump through an em of its own, as a FreeBSD guest would; the host only looks on.
+    #[arg(long)]
+    in_guest: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -55,7 +60,8 @@ pub(crate) struct Args {
 struct Report {
     schema_version: u32,
     core_id: String,
-    dump_id: String,
+    /// The agent's name for the dump; one that the guest makes itself has none.
+    dump_id: Option<String>,
     state: api::CoreState,
     /// The stored vmcore.
     path: PathBuf,
@@ -67,8 +73,21 @@ struct Report {
     mem_bytes: u64,
     /// Bytes of the core that had to be sent.
     sent_bytes: u64,
-    /// Whether the stored core is, byte for byte, the memory of the frozen guest.
+    /// Whether the stored core is, byte for byte, the memory of the frozen guest; of one that dumped itself, all but its
+    /// dump area.
     identical: bool,
+    /// Where a guest that dumps itself writes while it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dump_area: Option<DumpArea>,
+}
+
+/// The memory that the guest's own dump writes to: its driver's rings and buffers, its send window and its stack.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct DumpArea {
+    gpa: u64,
+    len_bytes: u64,
+    /// Bytes of it that are no longer what they were when they were sent.
+    changed_bytes: u64,
 }
 
 /// Prints each step with the time since the start.
@@ -103,20 +122,42 @@ pub(crate) fn run(args: &Args) -> Outcome {
     ));
 
     let (events, heard) = mpsc::channel();
-    let agent = Agent::start(machine(args, receiver.netdump_addr(), events)).or_exit(Exit::Failed)?;
-    let shown = watch(steps, &heard).and_then(|dumped| {
-        let report = prove(args, &dumped, &receiver, &agent, dir, kernel)?;
-        steps.say(&format!(
-            "the stored core is {} the memory of the frozen guest, {} compared",
-            if report.identical { "byte-identical to" } else { "NOT" },
-            output::bytes(report.mem_bytes)
-        ));
-        Ok(report)
-    });
+    let mut config = machine(args, receiver.netdump_addr(), events);
+    if args.in_guest {
+        in_guest::prepare(&mut config, receiver.netdump_addr());
+    }
+    let known = in_guest::Known::of(&receiver);
+    let agent = Agent::start(config).or_exit(Exit::Failed)?;
+    let memory = || agent.handle().memory();
+    let shown = if args.in_guest {
+        in_guest::watch(steps, &heard).and_then(|()| in_guest::prove(args, &known, &receiver, &memory(), dir, kernel))
+    } else {
+        watch(steps, &heard).and_then(|dumped| prove(args, &dumped, &receiver, &memory(), dir, kernel))
+    };
+    if let Ok(report) = &shown {
+        steps.say(&verdict(report));
+    }
     agent.handle().stop();
     let _ = agent.wait();
     receiver.stop();
     conclude(args, &shown?)
+}
+
+/// What the comparison showed, as a sentence.
+fn verdict(report: &Report) -> String {
+    let Report {
+        identical, mem_bytes, ..
+    } = report;
+    let relation = if *identical { "byte-identical to" } else { "NOT" };
+    let compared = output::bytes(*mem_bytes);
+    let area = report.dump_area.map_or_else(String::new, |area| {
+        format!(
+            "; of the {} that the dump itself works in, {} bytes have changed since",
+            output::bytes(area.len_bytes),
+            area.changed_bytes
+        )
+    });
+    format!("the stored core is {relation} the memory of the frozen guest, {compared} compared{area}")
 }
 
 /// The demo's machine: kept frozen after its dump, so that it can be compared.
@@ -184,7 +225,7 @@ fn prove(
     args: &Args,
     dumped: &Dumped,
     receiver: &Receiver,
-    agent: &Agent,
+    memory: &GuestMemory,
     dir: PathBuf,
     kernel: PathBuf,
 ) -> Result<Report, Failure> {
@@ -198,11 +239,11 @@ fn prove(
         .cores()
         .vmcore(&core.id)
         .context("the core that was listed is gone")?;
-    let identical = compare::same_memory(&stored.path, &agent.handle().memory())?;
+    let compared = compare::same_memory(&stored.path, memory, None)?;
     Ok(Report {
         schema_version: api::SCHEMA_VERSION,
         core_id: core.id,
-        dump_id: dumped.id.clone(),
+        dump_id: Some(dumped.id.clone()),
         state: core.state,
         path: stored.path,
         kernel,
@@ -210,7 +251,8 @@ fn prove(
         panic: core.panic,
         mem_bytes: args.mem_mib << 20,
         sent_bytes: dumped.sent_bytes,
-        identical,
+        identical: compared.identical,
+        dump_area: None,
     })
 }
 
@@ -224,7 +266,10 @@ fn conclude(args: &Args, report: &Report) -> Outcome {
             "\nTry:\n  coreferry cores list --dir {}",
             report.dir.display()
         ))?;
-        output::line(&format!("  gdb {} {}", report.kernel.display(), report.path.display()))?;
+        // A core that the guest made itself holds its memory, and no registers.
+        if report.dump_area.is_none() {
+            output::line(&format!("  gdb {} {}", report.kernel.display(), report.path.display()))?;
+        }
     }
     match (report.identical, report.state) {
         (true, api::CoreState::Complete) => Ok(Exit::Ok),
