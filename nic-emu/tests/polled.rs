@@ -99,7 +99,7 @@ fn batch_is_one_doorbell_and_keeps_order() {
 }
 
 #[test]
-fn ten_thousand_frames_each_way_without_an_interrupt_handshake() {
+fn p10_ten_thousand_frames_each_way_without_an_interrupt_handshake() {
     let (mut bus, mut driver) = started();
     let mut received = 0_usize;
     for n in 0..10_000_usize {

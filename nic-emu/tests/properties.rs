@@ -1,7 +1,7 @@
-//! What must hold for all inputs, numbered as the tests elsewhere: P1 and P5 (nothing panics or runs long; a move changes
-//! nothing) are in `garbage.rs` and `state.rs`, P2 and P3 (any split sends the same; segments) in `transmit.rs`, P4 (buffers
-//! together hold the frame) in `receive.rs`, P10 (10 000 frames each way without a handshake) in `polled.rs`; P6 to P9 are
-//! here.
+//! What must hold for all inputs. Each has its number in its test's name, `p1_` to `p10_`: P1 and P5 (nothing panics, runs long
+//! or grows; a move changes nothing) are in `garbage.rs` and `state.rs`, P2 and P3 (any split sends the same; segments) in
+//! `transmit.rs` and `segmentation.rs`, P4 (buffers together hold the frame) in `receive.rs`, P10 (10 000 frames each way without
+//! a handshake) in `polled.rs`; P6 to P9 are here.
 #![cfg(feature = "device")]
 #![allow(clippy::cast_possible_truncation, reason = "test values are small")]
 

@@ -89,7 +89,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn buffers_together_hold_the_frame(
+    fn p4_buffers_together_hold_the_frame(
         len in 60_usize..limits::FRAME_LEN_MAX,
         size in 0_u32..7,
         strip in any::<bool>(),

@@ -43,7 +43,7 @@ fn clock_in(rig: &mut Rig, bits: u32, count: u32) {
 }
 
 #[test]
-fn the_eeprom_is_read_and_written_with_a_move_after_every_edge() {
+fn p5_the_eeprom_is_read_and_written_with_a_move_after_every_edge() {
     let mut rig = Rig::new();
     let mut expected = eeprom::image(MAC);
     clock_in(&mut rig, u32::from(eeprom::OPCODE_EXTENDED << 6 | 0x30), 9);
@@ -64,7 +64,7 @@ fn the_eeprom_is_read_and_written_with_a_move_after_every_edge() {
 }
 
 #[test]
-fn a_packet_is_collected_with_a_move_after_every_descriptor() {
+fn p5_a_packet_is_collected_with_a_move_after_every_descriptor() {
     let context = TxContext {
         ip_start: 14,
         ip_offset: 24,
@@ -138,7 +138,7 @@ fn moderated() -> Rig {
 }
 
 #[test]
-fn every_pending_timer_goes_on_where_it_stood() {
+fn p5_every_pending_timer_goes_on_where_it_stood() {
     let mut rig = moderated();
     rig.now_ns += 10_000;
     let saved = rig.em.save(rig.now_ns);
@@ -160,7 +160,7 @@ proptest! {
     /// The line's history does not depend on how often, and onto which clocks, the device was moved; clocks that began
     /// a moment ago are among them.
     #[test]
-    fn moderation_is_the_same_on_any_clock(
+    fn p5_moderation_is_the_same_on_any_clock(
         moves in proptest::collection::vec((0_u64..400_000, prop_oneof![0_u64..2_000_000, any::<u32>().prop_map(u64::from)]), 1..40),
     ) {
         let (mut straight, mut moved) = (moderated(), moderated());

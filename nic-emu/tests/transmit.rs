@@ -414,7 +414,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn segments_carry_the_payload_with_good_checksums(
+    fn p3_segments_carry_the_payload_with_good_checksums(
         payload_len in 1_usize..20_000, mss in 32_u16..9000, cuts in proptest::collection::vec(1_usize..20_000, 0..4),
     ) {
         let payload: Vec<u8> = (0..payload_len).map(|n| (n * 7 % 255) as u8).collect();
@@ -441,7 +441,7 @@ proptest! {
     }
 
     #[test]
-    fn any_split_over_descriptors_and_doorbells_sends_the_same(
+    fn p2_any_split_over_descriptors_and_doorbells_sends_the_same(
         len in 60_usize..limits::FRAME_LEN_MAX,
         cuts in proptest::collection::vec(1_usize..16_000, 0..9),
         bells in proptest::collection::vec(any::<bool>(), 10),
