@@ -52,8 +52,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     disk: Vec<PathBuf>,
     /// Network device of the guest; may repeat. Its wire is tap=IF, stream=SOCKET or user (ARP and UDP only); the model is
-    /// virtio unless it is em (Intel 82540EM).
-    #[arg(long, value_name = "WIRE[,model=em|virtio][,mac=MAC]")]
+    /// virtio unless it is em (Intel 82540EM), whose EEPROM takes no writes unless they are to be kept while the guest runs.
+    #[arg(long, value_name = "WIRE[,model=em|virtio][,mac=MAC][,eeprom=ignore|keep]")]
     net: Vec<NetSpec>,
     /// Name of the machine, in its dumps and for `coreferry vms`.
     #[arg(long, value_name = "NAME", default_value = "guest", value_parser = vm_sockets::check_name)]
@@ -219,6 +219,7 @@ impl Args {
             mac: spec
                 .mac
                 .unwrap_or_else(|| mac_for_vm(&format!("{} net{index}", self.name))),
+            eeprom_writes: spec.eeprom_writes,
             trusted: false,
         };
         Ok(DevicesConfig {

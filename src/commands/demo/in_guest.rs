@@ -13,7 +13,7 @@ use object::{Object as _, ObjectSymbol as _};
 use server::Receiver;
 use vmcore::MemoryRange;
 use vmm_agent::agent::policy::{CrashAction, OnCrash};
-use vmm_agent::devices::guest::{NetConfig, NetModel};
+use vmm_agent::devices::guest::{EepromWrites, NetConfig, NetModel};
 use vmm_agent::dump::{ClientNetwork, mac_for_vm};
 use vmm_agent::memory::GuestMemory;
 use vmm_agent::net::WireSpec;
@@ -37,6 +37,7 @@ pub(super) fn prepare(config: &mut AgentConfig, receiver: SocketAddrV4) {
         wire: WireSpec::User,
         model: NetModel::Em,
         mac: mac_for_vm(NAME),
+        eeprom_writes: EepromWrites::Ignored,
         trusted: true,
     });
     config.targets.clear();

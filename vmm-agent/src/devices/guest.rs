@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
+pub use nic_emu::device::EepromWrites;
+use nic_emu::device::EmConfig;
+
 use super::Interrupts;
 use super::bus::lock;
 use super::em::EmFunction;
@@ -40,6 +43,8 @@ pub struct NetConfig {
     pub model: NetModel,
     /// Its address.
     pub mac: [u8; 6],
+    /// What becomes of the guest's writes to an em's EEPROM. What is kept is kept until the guest is started anew.
+    pub eeprom_writes: EepromWrites,
     /// A `user` wire reaches all of this host, its loopback addresses too, and takes the guest's own ports, as the dump port's
     /// does. Only for a guest that this program brings itself.
     pub trusted: bool,
@@ -55,7 +60,7 @@ pub enum NetModel {
     Virtio,
 }
 
-/// A network device as a user names it: `tap=IF|stream=SOCKET|user[,model=em|virtio][,mac=MAC]`.
+/// A network device as a user names it: `tap=IF|stream=SOCKET|user[,model=em|virtio][,mac=MAC][,eeprom=ignore|keep]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetSpec {
     /// Where its frames go.
@@ -64,6 +69,8 @@ pub struct NetSpec {
     pub model: NetModel,
     /// Its address, if the user gave one.
     pub mac: Option<[u8; 6]>,
+    /// What becomes of the guest's writes to an em's EEPROM.
+    pub eeprom_writes: EepromWrites,
 }
 
 /// What is wrong with the text of a network device.
@@ -75,6 +82,12 @@ pub enum NetSpecError {
     /// The model.
     #[error("`{0}` is no model of a network device: it is `em` or `virtio`")]
     Model(String),
+    /// What becomes of writes to the EEPROM.
+    #[error("`eeprom={0}` is neither `eeprom=ignore` nor `eeprom=keep`")]
+    Eeprom(String),
+    /// An EEPROM for a device that has none.
+    #[error("`eeprom=` needs `model=em`: a virtio device has no EEPROM")]
+    NoEeprom,
     /// The address.
     #[error("`{0}` is no unicast Ethernet address such as 02:00:00:00:00:9d")]
     Mac(String),
@@ -159,7 +172,13 @@ pub fn attach(
         }
         match net.model {
             NetModel::Virtio => board.add_virtio(&name, Box::new(Net::new(wire, net.mac)))?,
-            NetModel::Em => board.add_em(&name, wire, net.mac)?,
+            NetModel::Em => {
+                let config = EmConfig {
+                    mac: net.mac,
+                    eeprom_writes: net.eeprom_writes,
+                };
+                board.add_em(&name, wire, config)?;
+            }
         }
     }
     for (index, path) in config.disks.iter().enumerate() {
@@ -205,10 +224,10 @@ impl Board<'_> {
         self.workers.spawn(name, waker, job).map_err(resource(name))
     }
 
-    fn add_em(&mut self, name: &str, wire: Box<dyn Wire>, mac: [u8; 6]) -> Result<(), DeviceError> {
+    fn add_em(&mut self, name: &str, wire: Box<dyn Wire>, config: EmConfig) -> Result<(), DeviceError> {
         let waker = waker(name)?;
         let memory = Arc::clone(self.memory);
-        let (function, job) = EmFunction::new(wire, mac, memory, self.lines.pin(), waker.clone());
+        let (function, job) = EmFunction::new(wire, config, memory, self.lines.pin(), waker.clone());
         let place = self.pci.add(function.clone())?;
         if let Some(gsi) = place.gsi {
             lock(&function).connect(gsi);
@@ -230,22 +249,28 @@ impl FromStr for NetSpec {
     type Err = NetSpecError;
 
     fn from_str(text: &str) -> Result<Self, NetSpecError> {
-        let (mut model, mut mac) = (None, None);
+        let (mut model, mut mac, mut eeprom_writes) = (None, None, None);
         let mut rest = text;
         // From the end, because a socket's path may hold commas.
         while let Some((before, option)) = rest.rsplit_once(',') {
             match option.split_once('=') {
                 Some(("model", name)) if model.is_none() => model = Some(parse_model(name)?),
                 Some(("mac", address)) if mac.is_none() => mac = Some(parse_mac(address)?),
+                Some(("eeprom", policy)) if eeprom_writes.is_none() => eeprom_writes = Some(parse_eeprom(policy)?),
                 _ => break,
             }
             rest = before;
         }
-        Ok(NetSpec {
+        let spec = NetSpec {
             wire: rest.parse()?,
             model: model.unwrap_or_default(),
             mac,
-        })
+            eeprom_writes: eeprom_writes.unwrap_or(EepromWrites::Ignored),
+        };
+        if eeprom_writes.is_some() && spec.model != NetModel::Em {
+            return Err(NetSpecError::NoEeprom);
+        }
+        Ok(spec)
     }
 }
 
@@ -254,6 +279,14 @@ fn parse_model(name: &str) -> Result<NetModel, NetSpecError> {
         "em" => Ok(NetModel::Em),
         "virtio" => Ok(NetModel::Virtio),
         _ => Err(NetSpecError::Model(name.to_owned())),
+    }
+}
+
+fn parse_eeprom(policy: &str) -> Result<EepromWrites, NetSpecError> {
+    match policy {
+        "ignore" => Ok(EepromWrites::Ignored),
+        "keep" => Ok(EepromWrites::Kept),
+        _ => Err(NetSpecError::Eeprom(policy.to_owned())),
     }
 }
 
@@ -289,6 +322,9 @@ mod tests {
         let spec: NetSpec = "tap=tap0,mac=02:00:00:00:00:9d,model=em".parse().unwrap();
         assert_eq!((spec.wire, spec.model), (tap, NetModel::Em));
         assert_eq!(spec.mac, Some([2, 0, 0, 0, 0, 0x9d]));
+        assert_eq!(spec.eeprom_writes, EepromWrites::Ignored);
+        let spec: NetSpec = "user,eeprom=keep,model=em".parse().unwrap();
+        assert_eq!(spec.eeprom_writes, EepromWrites::Kept);
         let spec: NetSpec = "stream=/run/a,b.sock,model=virtio".parse().unwrap();
         assert_eq!(spec.wire, WireSpec::Stream("/run/a,b.sock".into()));
         let spec: NetSpec = "user".parse().unwrap();
@@ -306,6 +342,8 @@ mod tests {
         assert!(error("user,speed=10").contains("`user,speed=10`"));
         assert!(error("model=em").contains("`model=em`"));
         assert!(error("user,model=em,model=em").contains("user,model=em"));
+        assert!(error("user,model=em,eeprom=yes").contains("`eeprom=yes`"));
+        assert!(error("user,eeprom=keep").contains("needs `model=em`"));
     }
 
     #[test]
@@ -319,6 +357,7 @@ mod tests {
             wire: WireSpec::User,
             model,
             mac: [2, 0, 0, 0, 0, 1],
+            eeprom_writes: EepromWrites::Ignored,
             trusted: false,
         };
         let config = DevicesConfig {

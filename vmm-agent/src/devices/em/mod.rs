@@ -69,17 +69,17 @@ enum Worker {
 struct RamDma(Arc<GuestMemory>);
 
 impl EmFunction {
-    /// An em with this address on `wire`, as a function, and the job that its worker does, woken by `waker`.
+    /// An em as `config` says on `wire`, as a function, and the job that its worker does, woken by `waker`.
     #[must_use]
     pub fn new(
         wire: Box<dyn Wire>,
-        mac: [u8; 6],
+        config: EmConfig,
         memory: Arc<GuestMemory>,
         pin: IntxPin,
         waker: Waker,
     ) -> (Shared<EmFunction>, EmJob) {
         let function = Arc::new(Mutex::new(EmFunction {
-            em: Em::new(EmConfig::new(mac)),
+            em: Em::new(config),
             ram: RamDma(memory),
             pin,
             waker,

@@ -4,8 +4,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use nic_emu::device::{FrameSink, Offloads, TxFrame};
-use nic_emu::spec::registers as reg;
+use nic_emu::device::{EepromWrites, FrameSink, Offloads, TxFrame};
+use nic_emu::spec::registers::{self as reg, eecd, eerd};
 
 use super::*;
 use crate::devices::bus::lock;
@@ -39,12 +39,16 @@ impl Board {
     }
 
     fn on(wire: Box<dyn Wire>, peer: UnixStream) -> Board {
+        Board::with(EmConfig::new(MAC), wire, peer)
+    }
+
+    fn with(config: EmConfig, wire: Box<dyn Wire>, peer: UnixStream) -> Board {
         let memory = Arc::new(GuestMemory::create(16).unwrap());
         let recorder = Arc::new(Recorder::default());
         let lines = IntxLines::new(recorder.clone());
         peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let waker = Waker::new().unwrap();
-        let (function, job) = EmFunction::new(wire, MAC, memory.clone(), lines.pin(), waker.clone());
+        let (function, job) = EmFunction::new(wire, config, memory.clone(), lines.pin(), waker.clone());
         let mut root = PciRoot::new().unwrap();
         let place = root.add(function.clone()).unwrap();
         lock(&function).connect(place.gsi.unwrap());
@@ -328,4 +332,29 @@ fn a_looped_frame_waits_for_buffers_and_arrives_with_them() {
     assert_eq!(board.read(reg::RDH), 0);
     board.write(reg::RDT, 7);
     assert!(eventually(|| board.read(reg::RDH) == 1), "it is in the first buffer");
+}
+
+#[test]
+fn the_eeprom_keeps_what_a_guest_writes_only_where_it_was_told_to() {
+    for (eeprom_writes, expected) in [(EepromWrites::Ignored, 0x1234), (EepromWrites::Kept, 0xbeef)] {
+        let config = EmConfig {
+            eeprom_writes,
+            mac: [0x34, 0x12, 0, 0, 0, 1],
+        };
+        let (ours, peer) = UnixStream::pair().unwrap();
+        let wire = StreamWire::from_socket(ours, "stream=test".to_owned()).unwrap();
+        let mut board = Board::with(config, Box::new(wire), peer);
+        // Microwire (93C46): enable, then write to word 0; start bit and opcode first, highest bit first.
+        for (command, bits) in [(0b1_0011_0000_u32, 9), (0b1_0100_0000 << 16 | 0xbeef, 25)] {
+            board.write(reg::EECD, eecd::REQ | eecd::CS);
+            for bit in (0..bits).rev() {
+                let data = if command >> bit & 1 == 0 { 0 } else { eecd::DI };
+                board.write(reg::EECD, eecd::REQ | eecd::CS | data);
+                board.write(reg::EECD, eecd::REQ | eecd::CS | data | eecd::SK);
+            }
+            board.write(reg::EECD, 0);
+        }
+        board.write(reg::EERD, eerd::START);
+        assert_eq!(board.read(reg::EERD) >> eerd::DATA_SHIFT, expected, "{eeprom_writes:?}");
+    }
 }
