@@ -75,7 +75,7 @@ fn markup_in_a_panic_stays_text_and_pages_carry_their_policy() {
         none.contains("No core matches") && !none.contains(&id),
         "the address filters"
     );
-    for asset in ["style.css", "htmx.js", "sse.js", "icon.svg"] {
+    for asset in ["style.css", "script.js", "icon.svg"] {
         get(&serve.api, &format!("/assets/{asset}")).expect(200);
     }
 }

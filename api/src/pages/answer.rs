@@ -31,8 +31,7 @@ fn answer(status: StatusCode, title: &str, at: &str, main: &Markup) -> Response 
                 title { (title) " · coreferry" }
                 link rel="icon" type="image/svg+xml" href="/assets/icon.svg";
                 link rel="stylesheet" href="/assets/style.css";
-                script src="/assets/htmx.js" defer {}
-                script src="/assets/sse.js" defer {}
+                script src="/assets/script.js" defer {}
             }
             body {
                 a class="skip" href="#main" { "Skip to content" }

@@ -47,17 +47,18 @@ impl Facts {
             }
             @if let Some(reason) = &self.info.reason { p class="reason" { (reason) } }
             @if let Some(panic) = &core.panic { pre class="panic" { (panic) } }
-            (self.crash())
-            (self.facts())
-            (self.people())
+            div class="split" {
+                div { (self.crash()) (self.people()) }
+                div { (self.facts()) }
+            }
+            (self.log())
             (self.registers())
             h2 { "Coverage" }
             (strip::markup(core.file_len_bytes, &self.received, &core.holes))
             (self.lost())
-            (self.files())
             (self.commands())
+            (self.files())
             (self.problems())
-            (self.log())
         }
     }
 
@@ -102,11 +103,15 @@ impl Facts {
 
     /// The registers of each processor.
     fn registers(&self) -> Markup {
+        // Those of the processor that crashed are what one looks for.
+        let noted = self.info.note.as_ref().and_then(|note| note.crashed_cpu);
+        let crashed = noted.or_else(|| self.info.crash.as_ref()?.cpu);
+        let is_alone = self.info.cpus.len() == 1;
         html! {
             @if !self.info.cpus.is_empty() {
                 h2 { "Registers" }
                 @for cpu in &self.info.cpus {
-                    details open[self.info.cpus.len() == 1] {
+                    details open[is_alone || crashed == Some(cpu.index)] {
                         summary { "Processor " (cpu.index) @if let Some(state) = &cpu.state { ", " (state) } @if cpu.user_mode { ", in user mode" } }
                         dl class="registers" { @for (name, value) in &cpu.registers { dt { (name) } dd { code { (value) } } } }
                     }
@@ -145,7 +150,9 @@ impl Facts {
             @if written.note.is_some() || !written.labels.is_empty() {
                 h2 { "Notes" }
                 @if let Some(note) = &written.note { p class="note" { (note) } }
-                dl { @for (name, value) in &written.labels { dt { (name) } dd { (value) } } }
+                @if !written.labels.is_empty() {
+                    dl { @for (name, value) in &written.labels { dt { (name) } dd { (value) } } }
+                }
             }
         }
     }

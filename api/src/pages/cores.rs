@@ -23,6 +23,14 @@ pub(super) struct Asked {
     cursor: String,
 }
 
+impl Asked {
+    /// Whether everything is asked for.
+    fn is_empty(&self) -> bool {
+        let all = [&self.guest, &self.signature, &self.state, &self.cursor];
+        all.iter().all(|text| text.trim().is_empty())
+    }
+}
+
 /// What the page shows.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -70,7 +78,7 @@ impl Found {
                 h2 id="stored" { "Stored cores" }
                 (self.filter())
                 @if self.page.items.is_empty() {
-                    p class="empty" { "No core matches." }
+                    p class="empty" { @if self.asked.is_empty() { "No core has come yet." } @else { "No core matches." } }
                 } @else {
                     (table(&self.page.items, Timestamp::now()))
                 }
@@ -132,7 +140,7 @@ pub(super) fn running(dumps: &[CoreSummary]) -> Markup {
                     progress aria-label=(name) max=(core.file_len_bytes) value=(core.stored_bytes) {
                         (percent(core.stored_bytes, core.file_len_bytes)) " %"
                     }
-                    span { (bytes(core.stored_bytes)) " of at most " (bytes(core.file_len_bytes)) }
+                    span { (percent(core.stored_bytes, core.file_len_bytes)) " %, " (bytes(core.stored_bytes)) " of at most " (bytes(core.file_len_bytes)) }
                 } @else {
                     progress aria-label=(name) {}
                     span { (bytes(core.stored_bytes)) " so far" }
@@ -147,7 +155,7 @@ pub(super) fn running(dumps: &[CoreSummary]) -> Markup {
 fn table(cores: &[CoreSummary], now: Timestamp) -> Markup {
     html! {
         div class="wide" tabindex="0" role="region" aria-label="Table of cores" {
-            table {
+            table class="rows" {
                 thead { tr {
                     @for name in ["Core", "Received", "Guest", "Kernel", "Crash", "Stored / size", "State"] {
                         th scope="col" { (name) }
@@ -163,13 +171,13 @@ fn row(core: &CoreSummary, now: Timestamp) -> Markup {
     let crash = core.signature.as_ref().or(core.panic.as_ref());
     html! {
         tr {
-            td { a class="id" href={ "/cores/" (core.id) } { (tail(&core.id)) } @if core.pinned { " " span class="pin" title="pinned" { "pinned" } } }
-            td { (time(&core.received_at, now)) }
-            td { a href={ "/?guest=" (encode(&core.guest)) } { (short(&core.guest, 40)) } }
-            td { (short(core.kernel.as_deref().unwrap_or_default(), 40)) }
-            td class="crash" { (short(crash.map_or("", String::as_str), 100)) }
-            td class="number" { (bytes(core.stored_bytes)) " / " (bytes(core.file_len_bytes)) }
-            td { (state(core.state)) }
+            td data-name="Core" { a class="id" href={ "/cores/" (core.id) } { (tail(&core.id)) } @if core.pinned { " " span class="pin" title="pinned" { "pinned" } } }
+            td data-name="Received" { (time(&core.received_at, now)) }
+            td data-name="Guest" { a href={ "/?guest=" (encode(&core.guest)) } { (short(&core.guest, 40)) } }
+            td data-name="Kernel" class="kernel" { (short(core.kernel.as_deref().unwrap_or_default(), 40)) }
+            td data-name="Crash" class="crash" { (short(crash.map_or("", String::as_str), 100)) }
+            td data-name="Stored / size" class="number" { (bytes(core.stored_bytes)) " / " (bytes(core.file_len_bytes)) }
+            td data-name="State" { (state(core.state)) }
         }
     }
 }

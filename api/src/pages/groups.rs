@@ -16,7 +16,7 @@ pub(super) fn markup(groups: &[CoreGroup]) -> Markup {
             p class="empty" { "No core has a signature yet." }
         } @else {
             div class="wide" tabindex="0" role="region" aria-label="Table of groups" {
-                table {
+                table class="rows" {
                     thead { tr {
                         @for name in ["Signature", "Cores", "Guests", "Kernels", "First", "Last"] {
                             th scope="col" { (name) }
@@ -32,12 +32,12 @@ pub(super) fn markup(groups: &[CoreGroup]) -> Markup {
 fn row(group: &CoreGroup, now: Timestamp) -> Markup {
     html! {
         tr {
-            td class="crash" { a href={ "/?signature=" (encode(&group.signature)) } { (short(&group.signature, 120)) } @if group.regressed { " " span class="state bad" { "came back" } } }
-            td class="number" { (group.count) }
-            td { (some(&group.guests, group.guest_count)) }
-            td { (some(&group.kernels, group.kernels.len() as u64)) }
-            td { (time(&group.first_seen, now)) }
-            td { a href={ "/cores/" (group.last_id) } { (time(&group.last_seen, now)) } }
+            td data-name="Signature" class="crash" { a href={ "/?signature=" (encode(&group.signature)) } { (short(&group.signature, 120)) } @if group.regressed { " " span class="state bad" { "came back" } } }
+            td data-name="Cores" class="number" { (group.count) }
+            td data-name="Guests" { (some(&group.guests, group.guest_count)) }
+            td data-name="Kernels" class="kernel" { (some(&group.kernels, group.kernels.len() as u64)) }
+            td data-name="First" { (time(&group.first_seen, now)) }
+            td data-name="Last" { a href={ "/cores/" (group.last_id) } { (time(&group.last_seen, now)) } }
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn markup(health: &Health) -> Markup {
             dt { "Free" } dd { (bytes(health.free_bytes)) " of " (bytes(health.size_bytes)) }
             dt { "Cores" } dd { (health.cores) }
             dt { "Oldest core" } dd { @match &health.oldest_core { Some(at) => (time(at, now)), None => "none" } }
-            dt { "Sessions" } dd { (health.sessions) }
+            dt { "Sessions that run or linger" } dd { (health.sessions) }
             dt { "Datagrams dropped by the kernel" } dd { (health.kernel_drops) }
             dt { "Last canary" } dd { @match &health.last_canary {
                 Some(at) => (time(at, now)),

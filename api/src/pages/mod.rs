@@ -31,10 +31,16 @@ use cores::Asked;
 /// State of these routes.
 type Service = State<Arc<dyn CoreService>>;
 
-/// htmx 4.0.1 of npm (sha512-oF7JgXhDW9UXCy/k1ZYFUQgzu/rm19ORWPSPNL91vPluB2PB9+MV55tyQdH/w7o2EAbTYUG5SDW1R60mdkdqGg==), licence 0BSD.
-const HTMX: &str = include_str!("vendor/htmx.min.js");
-/// Its extension for server-sent events, of the same package.
-const HTMX_SSE: &str = include_str!("vendor/hx-sse.min.js");
+/// htmx 4.0.1 of npm (sha512-oF7JgXhDW9UXCy/k1ZYFUQgzu/rm19ORWPSPNL91vPluB2PB9+MV55tyQdH/w7o2EAbTYUG5SDW1R60mdkdqGg==), licence 0BSD,
+/// and its extension for server-sent events, of the same package.
+///
+/// One file: htmx looks over the page a moment after it was loaded, and what an extension that comes later would do with the
+/// page stays undone.
+const SCRIPT: &str = concat!(
+    include_str!("vendor/htmx.min.js"),
+    ";\n",
+    include_str!("vendor/hx-sse.min.js")
+);
 /// What a browser shows beside the title.
 const ICON: &str = include_str!("icon.svg");
 /// How pages look.
@@ -51,10 +57,9 @@ pub(crate) fn router(service: Arc<dyn CoreService>) -> Router {
         .route("/login", get(login_page).post(login::login))
         .route("/assets/style.css", get(|| asset("text/css; charset=utf-8", STYLE)))
         .route("/assets/icon.svg", get(|| asset("image/svg+xml", ICON)))
-        .route("/assets/htmx.js", get(|| asset("text/javascript; charset=utf-8", HTMX)))
         .route(
-            "/assets/sse.js",
-            get(|| asset("text/javascript; charset=utf-8", HTMX_SSE)),
+            "/assets/script.js",
+            get(|| asset("text/javascript; charset=utf-8", SCRIPT)),
         )
         .with_state(service)
 }
@@ -127,9 +132,12 @@ mod tests {
     #[test]
     fn what_is_vendored_is_what_was_published() {
         for (text, digest) in [
-            (HTMX, "2b78dc2b44f6117680c5863fb5dd9a261c2a769feace82c358a295fe735c83e4"),
             (
-                HTMX_SSE,
+                include_str!("vendor/htmx.min.js"),
+                "2b78dc2b44f6117680c5863fb5dd9a261c2a769feace82c358a295fe735c83e4",
+            ),
+            (
+                include_str!("vendor/hx-sse.min.js"),
                 "f233d6d988eb37e952480f7de406767458fef3d55ff45187f57d220c91abd6b9",
             ),
         ] {
