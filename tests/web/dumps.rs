@@ -1,4 +1,5 @@
 //! Dumps that a test makes.
+#![allow(dead_code, reason = "each test file uses its own part of this module")]
 
 use crate::common::Serve;
 use crate::tiny_sender::{TinySender, kernel_dump_header};

@@ -1,6 +1,7 @@
 //! HTTP by hand over TCP: what any client would write, without our own client's code.
+#![allow(dead_code, reason = "each test file uses its own part of this module")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
 use serde_json::Value;
@@ -18,10 +19,10 @@ pub(crate) struct Answer {
 impl Answer {
     /// A header of the answer, if it has it.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
         lines
             .filter(|(found, _)| found.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+            .map(|(_, value)| value.trim())
             .next()
     }
 
@@ -67,18 +68,26 @@ pub(crate) fn send(api: &str, method: &str, path: &str, headers: &[&str], body: 
 
 /// Sends one request and reads the answer (RFC 9112).
 pub(crate) fn request(api: &str, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
-    let mut stream = send(api, method, path, headers, body);
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).expect("an answer");
-    let split = all.windows(4).position(|four| four == b"\r\n\r\n");
-    let split = split.unwrap_or_else(|| panic!("no HTTP answer: {}", String::from_utf8_lossy(&all)));
-    let head = String::from_utf8_lossy(&all[..split]).into_owned();
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Answer {
-        status: status.unwrap_or_else(|| panic!("no status in {head:?}")),
-        body: all[split + 4..].to_vec(),
-        head,
+    let mut stream = BufReader::new(send(api, method, path, headers, body));
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let len = stream.read_until(b'\n', &mut head).expect("an answer in time");
+        assert!(len > 0, "no HTTP answer: {}", String::from_utf8_lossy(&head));
     }
+    let head = String::from_utf8_lossy(&head).trim_end().to_owned();
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let mut answer = Answer {
+        status: status.unwrap_or_else(|| panic!("no status in {head:?}")),
+        body: Vec::new(),
+        head,
+    };
+    // A server may keep the connection open, whatever it was asked.
+    let length = answer.header("content-length").and_then(|length| length.parse().ok());
+    let is_bare = method == "HEAD" || matches!(answer.status, 204 | 304);
+    let length = if is_bare { 0 } else { length.unwrap_or(u64::MAX) };
+    let read = stream.take(length).read_to_end(&mut answer.body);
+    read.expect("the whole answer");
+    answer
 }
 
 /// `GET path`.

@@ -82,7 +82,7 @@ impl Web {
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
             testbed: dir.to_owned(),
-            browser: Part::new(dir, "browser", format!("1 {} {DRIVER}", BROWSER.join(" "))),
+            browser: Part::new(dir, "browser", format!("2 {} {DRIVER}", BROWSER.join(" "))),
             rules: Part::new(dir, "axe.min.js", format!("1 {RULES} {RULES_WHEEL}")),
             promtool: Part::new(dir, "promtool", format!("1 {PROMETHEUS}")),
             api_tester: Part::new(dir, "schemathesis", format!("1 {}", API_TESTER.join(" "))),
@@ -133,6 +133,7 @@ fn unpack_browser(apt: &Apt, place: &Path) -> Result<()> {
     }
     let fonts = "<?xml version=\"1.0\"?>\n<!DOCTYPE fontconfig SYSTEM \"fonts.dtd\">\n<fontconfig>\
                  <dir prefix=\"relative\">pkgs/usr/share/fonts</dir><cachedir prefix=\"xdg\">fontconfig</cachedir>\
+                 <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>\
                  </fontconfig>\n";
     fs::write(place.join("fonts.conf"), fonts).context("cannot write fonts.conf")
 }
