@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 
 /// Names and what they run.
-const TARGETS: [(&str, fn(&[u8])); 12] = [
+const TARGETS: [(&str, fn(&[u8])); 14] = [
     ("netdump-datagram", parsers::datagram),
     ("netdump-session", session::operations),
     ("herald-path", server::fuzz::herald_path),
@@ -20,6 +20,8 @@ const TARGETS: [(&str, fn(&[u8])); 12] = [
     ("trailer", parsers::trailer),
     ("vmcore-reader", parsers::vmcore_reader),
     ("notes", parsers::notes),
+    ("core-file", parsers::core_file),
+    ("page", parsers::page),
     ("em-registers", em::registers),
     ("em-transmit", em::transmit),
     ("em-receive", em::receive),

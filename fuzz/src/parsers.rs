@@ -1,7 +1,13 @@
 //! Bytes into parsers: nothing panics, and what is read means what it says.
 
 use netdump::{Header, wire};
+use server::codecs::Codecs;
+use vmcore::dumpfile::DumpFile;
+use vmcore::image::{Absent, FileBytes, PhysicalMemory as _};
+use vmcore::kdump::{Decompress as _, PageCodec};
 use vmcore::kernel_header::KernelDumpHeader;
+use vmcore::linux::KernelSpace;
+use vmcore::linux::filter::{FilterLevel, filter};
 use vmcore::notes::vmcoreinfo;
 use vmcore::reader::{CoreHead, CoreNotes};
 use vmcore::trailer::{FOOTER_LEN, Footer, Trailer};
@@ -74,6 +80,78 @@ pub(crate) fn vmcore_reader(bytes: &[u8]) {
         && let Ok(found) = head.notes_in(bytes)
     {
         notes(found);
+    }
+}
+
+/// A core of any form: its first pages are read, and filtered.
+pub(crate) fn core_file(bytes: &[u8]) {
+    let Ok(core) = DumpFile::open(Bytes(bytes), Codecs) else {
+        return;
+    };
+    notes(core.notes());
+    let ranges = core.ranges();
+    let mut end = 0;
+    let mut page = [0; 4096];
+    for range in ranges.iter().take(64) {
+        assert!(
+            range.gpa >= end && range.len_bytes > 0,
+            "ranges ascend and are disjoint"
+        );
+        end = range.end().unwrap_or(u64::MAX);
+        for at in (0..range.len_bytes).step_by(4096).take(16) {
+            let is_there = core.read(range.gpa + at, &mut page).is_ok();
+            assert!(
+                !is_there || !core.is_excluded(range.gpa + at),
+                "what is left out is not read"
+            );
+        }
+    }
+    if let DumpFile::Minidump(dump) = &core {
+        let _ = (
+            dump.message_buffer(1 << 20),
+            dump.translate(dump.header.kernel_base + 123),
+        );
+    }
+    let Ok(found) = CoreNotes::parse(core.notes()) else {
+        return;
+    };
+    if let Some(text) = found.vmcoreinfo
+        && let Ok(space) = KernelSpace::new(&core, text)
+        && let Some(level) = FilterLevel::new(31)
+    {
+        let _ = filter(&space, text, level, 1 << 16, &mut |_, _| {});
+    }
+}
+
+/// A compressed page, of the codec that the first byte names.
+pub(crate) fn page(bytes: &[u8]) {
+    let Some((codec, stored)) = bytes.split_first() else {
+        return;
+    };
+    let mut page = [0; 4096];
+    let codec = PageCodec::ALL[usize::from(*codec) % PageCodec::ALL.len()];
+    let _ = Codecs.decompress(codec, stored, &mut page);
+    // LZO is read by the formats themselves.
+    let _ = vmcore::kdump::decompress_lzo(stored, &mut page);
+}
+
+/// Bytes as a file.
+struct Bytes<'b>(&'b [u8]);
+
+impl FileBytes for Bytes<'_> {
+    fn len_bytes(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+        let absent = Absent {
+            at: file_offset,
+            len_bytes: bytes.len(),
+        };
+        let at = usize::try_from(file_offset).map_err(|_| absent)?;
+        let found = at.checked_add(bytes.len()).and_then(|end| self.0.get(at..end));
+        bytes.copy_from_slice(found.ok_or(absent)?);
+        Ok(())
     }
 }
 

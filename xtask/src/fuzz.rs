@@ -15,6 +15,9 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
 /// Longest input: a kernel dump header, a manifest and a journal with some records fit.
 const INPUT_LEN_MAX: u32 = 4096;
 
+/// Longest core: header, sub-header, bitmaps and some pages of a kdump file.
+const CORE_LEN_MAX: u32 = 32_768;
+
 /// What to run.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -51,7 +54,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let mut command = Command::new(&program);
         command.env("COREFERRY_FUZZ_TARGET", &name);
         command.arg(format!("-max_total_time={}", options.seconds));
-        command.arg(format!("-max_len={INPUT_LEN_MAX}"));
+        let len_max = if name == "core-file" { CORE_LEN_MAX } else { INPUT_LEN_MAX };
+        command.arg(format!("-max_len={len_max}"));
         command.args([
             "-rss_limit_mb=1024",
             "-timeout=10",

@@ -5,7 +5,7 @@
 
 /// Fills `out` wholly from a stream. False if the stream is damaged or is not of exactly that length.
 #[must_use]
-pub(super) fn decompress(stream: &[u8], out: &mut [u8]) -> bool {
+pub fn decompress(stream: &[u8], out: &mut [u8]) -> bool {
     let mut state = State {
         stream,
         at: 0,

@@ -30,5 +30,6 @@ pub use bitmap::PageBitmap;
 pub use codec::{Compress, Decompress, PageCodec};
 pub use header::{KdumpHeader, Utsname};
 pub use image::{KdumpError, KdumpImage};
+pub use lzo::decompress as decompress_lzo;
 pub use plan::{Descriptors, KdumpEnd, KdumpPlan, KdumpPlanError, StoredPage, store_page};
 pub(crate) use rank::RankedBitmap;
