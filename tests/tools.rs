@@ -9,6 +9,8 @@
 mod common;
 #[path = "tools/export.rs"]
 mod export;
+#[path = "tools/filtered.rs"]
+mod filtered;
 #[path = "tools/guest.rs"]
 mod guest;
 #[path = "tools/ours.rs"]
@@ -24,6 +26,9 @@ use anyhow::Result;
 use guest::Guest;
 use std::time::Instant;
 use testbed::Testbed;
+
+/// What a guest of the testbed does to panic, and to tell QEMU where its VMCOREINFO is.
+const PANIC: &str = "load pvpanic_mmio qemu_fw_cfg\necho c > /proc/sysrq-trigger\n";
 
 #[test]
 fn crash_drgn_makedumpfile_gdb_and_readelf_open_our_layout_of_a_linux_core() {
@@ -87,6 +92,10 @@ fn check(testbed: &Testbed) -> Result<()> {
         timed("crash again", || readers::crash(testbed, dir.path(), &bare)),
     );
     ask("export", timed("export", || export::check(testbed, dir.path(), &core)));
+    ask(
+        "a filtered core",
+        timed("filter", || filtered::check(testbed, dir.path(), &core)),
+    );
     anyhow::ensure!(
         failures.is_empty(),
         "{} readers failed:\n{}",
@@ -94,6 +103,27 @@ fn check(testbed: &Testbed) -> Result<()> {
         failures.join("\n")
     );
     Ok(())
+}
+
+/// Linux 6.12 has structures of its own: `struct page` changed much after 6.1.
+#[test]
+#[ignore = "needs the guests of all kernels"]
+fn the_filter_agrees_with_makedumpfile_on_later_kernels() {
+    let Some(testbed) = Testbed::find() else { return };
+    let check = || -> Result<()> {
+        for kernel in ["6.12-cloud", "6.12-generic"] {
+            let dir = tempfile::tempdir()?;
+            let guest = Guest::of_kernel(&testbed, kernel, PANIC, dir.path())?;
+            let dump = timed(kernel, || guest::panicked_core(&testbed, dir.path(), &guest))?;
+            let core = ours::rewrite(&dump, &dir.path().join("vmcore"), ours::Notes::All)?;
+            let said = timed("filter", || filtered::check_later_kernel(&testbed, dir.path(), &core))?;
+            eprintln!("{kernel}: {said}");
+        }
+        Ok(())
+    };
+    if let Err(error) = check() {
+        panic!("{error:#}");
+    }
 }
 
 /// Runs one step and says how long it took.

@@ -43,7 +43,8 @@ pub use routes::{Peer, core_router, guarded, openapi, vm_router};
 #[cfg(feature = "server")]
 pub use service::{CoreFileSource, CoreQuery, CoreService, Deed, GroupQuery, ServiceError, VmService};
 pub use types::core::{
-    ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, DigestedExtent, ExtentPage, KernelHeaderFacts, NoteFacts,
+    ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, DigestedExtent, ExtentPage, FilterFacts, KernelHeaderFacts,
+    NoteFacts,
 };
 pub use types::dump::{Dump, DumpPhase, DumpRequest, DumpState};
 pub use types::edit::{CoreEdit, CoreLabels};

@@ -137,6 +137,7 @@ fn machine(
         instruments: Instruments::default(),
         network: ClientNetwork::for_user_wire("bench"),
         spool: None,
+        filter: vmcore::linux::filter::FilterLevel::default(),
         dump_deadline: None,
         on_crash: OnCrash {
             dump: true,

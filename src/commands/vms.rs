@@ -6,6 +6,7 @@ use std::time::Duration;
 use api::client::{Client, ClientError};
 use api::types::dump::{Dump, DumpRequest, DumpState};
 use api::types::vm::{VmInfo, VmSummary};
+use vmcore::linux::filter::FilterLevel;
 
 use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
 use crate::{output, vm_sockets};
@@ -79,6 +80,9 @@ struct DumpArgs {
     /// Why; kept with the core.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// What is left out of a Linux guest's core, 0 to 31 as for `run --filter`; the machine's own level where it is not given.
+    #[arg(long, value_name = "LEVEL")]
+    filter: Option<FilterLevel>,
     /// Return when the dump has begun, without waiting for its end.
     #[arg(long)]
     no_wait: bool,
@@ -172,6 +176,7 @@ fn info(client: &Client, args: &NamedShown) -> Outcome {
 fn dump(client: &Client, args: &DumpArgs) -> Outcome {
     let request = DumpRequest {
         reason: args.reason.clone(),
+        filter: args.filter.map(FilterLevel::number),
     };
     let key = uuid::Uuid::now_v7().to_string();
     let body = serde_json::to_vec(&request).or_exit(Exit::Failed)?;

@@ -115,15 +115,8 @@ impl Combination {
 
     /// The guest, whose initramfs is made in `dir`.
     pub(crate) fn guest(&self, testbed: &Testbed, dir: &Path) -> Result<Guest> {
-        let folder = testbed.path("guests").join(self.kernel);
         let driver = if self.driver { "qemu_fw_cfg" } else { "" };
-        let payload = format!("load pvpanic_mmio {driver}\necho c > /proc/sysrq-trigger\n");
-        let mut initrd = fs::read(folder.join("initrd.cpio"))?;
-        // Archives begin at a multiple of four (Linux, buffer-format.rst).
-        initrd.resize(initrd.len().next_multiple_of(512), 0);
-        initrd.extend(archive_of("payload", payload.as_bytes()));
-        let path = dir.join("initrd.cpio");
-        fs::write(&path, initrd)?;
+        let panic = format!("load pvpanic_mmio {driver}\necho c > /proc/sysrq-trigger\n");
         let (mem_mib, below_4g_mib) = match self.memory {
             Memory::Low(mib) => (mib, mib),
             Memory::High(mib) => (mib, 128),
@@ -132,27 +125,7 @@ impl Combination {
             mem_mib,
             below_4g_mib,
             vcpus: self.vcpus,
-            kernel: folder.join("vmlinuz"),
-            initrd: path,
-            append: "panic=-1".to_owned(),
+            ..Guest::of_kernel(testbed, self.kernel, &panic, dir)?
         })
     }
-}
-
-/// An initramfs of one script (cpio "newc").
-fn archive_of(name: &str, content: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (name, mode, content) in [(name, 0o100_755, content), ("TRAILER!!!", 0, &[])] {
-        let (content_len, name_len) = (content.len(), name.len() + 1);
-        let zeros = "00000000";
-        let header = format!(
-            "070701{:08X}{mode:08X}{zeros}{zeros}00000001{zeros}{content_len:08X}{zeros}{zeros}{zeros}{zeros}{name_len:08X}{zeros}{name}\0",
-            1
-        );
-        for part in [header.as_bytes(), content] {
-            bytes.extend_from_slice(part);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
-    }
-    bytes
 }

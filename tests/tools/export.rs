@@ -17,7 +17,7 @@ use crate::readers::{self, LIMIT};
 use crate::run;
 use crate::testbed::Testbed;
 
-type Opened = DumpFile<VmcoreBytes, Codecs>;
+pub(crate) type Opened = DumpFile<VmcoreBytes, Codecs>;
 
 /// Exports, and asks the readers.
 pub(crate) fn check(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
@@ -63,6 +63,9 @@ pub(crate) fn check(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Str
         // crash takes its time; of the ELF core's segments gdb and drgn see as much.
         if path != &elf {
             readers::crash(testbed, &own, &exported).with_context(|| format!("crash on {}", path.display()))?;
+        } else {
+            // Kernel data by virtual address, although pages within the kernel's image are left out.
+            readers::gdb(testbed, &own, &exported).with_context(|| format!("gdb on {}", path.display()))?;
         }
     }
     said += &against_makedumpfile(testbed, &dir, core, &zlib_31)?;
@@ -83,14 +86,14 @@ fn send(serve: &Serve, core: &Path, name: &str) {
     serve.settled_cores(before + 1);
 }
 
-fn open(path: &Path) -> Result<Opened> {
+pub(crate) fn open(path: &Path) -> Result<Opened> {
     let file = File::open(path)?;
     let len = file.metadata()?.len();
     Ok(DumpFile::open(VmcoreBytes::of(file, len, &[]), Codecs)?)
 }
 
 /// Each page that is there is what it was; none is missing if the file is whole.
-fn holds_the_same(whole: &Opened, exported: &Opened, is_whole: bool) -> Result<()> {
+pub(crate) fn holds_the_same(whole: &Opened, exported: &Opened, is_whole: bool) -> Result<()> {
     let (mut a, mut b) = ([0; PAGE_LEN_USIZE], [0; PAGE_LEN_USIZE]);
     let mut pages = 0;
     for range in whole.ranges() {

@@ -38,6 +38,42 @@ impl Guest {
             append: "crash=1".to_owned(),
         }
     }
+
+    /// A guest of one of the testbed's kernels, which runs `payload`. Its initramfs is made in `dir`.
+    #[allow(dead_code, reason = "not every test that has guests has such ones")]
+    pub(crate) fn of_kernel(testbed: &Testbed, kernel: &str, payload: &str, dir: &Path) -> Result<Self> {
+        let folder = testbed.path("guests").join(kernel);
+        let mut initrd = fs::read(folder.join("initrd.cpio"))?;
+        // Archives begin at a multiple of four (Linux, buffer-format.rst).
+        initrd.resize(initrd.len().next_multiple_of(512), 0);
+        initrd.extend(archive_of("payload", payload.as_bytes()));
+        let path = dir.join("initrd.cpio");
+        fs::write(&path, initrd)?;
+        Ok(Self {
+            kernel: folder.join("vmlinuz"),
+            initrd: path,
+            append: "panic=-1".to_owned(),
+            ..Self::new(testbed)
+        })
+    }
+}
+
+/// An initramfs of one script (cpio "newc").
+fn archive_of(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, mode, content) in [(name, 0o100_755, content), ("TRAILER!!!", 0, &[])] {
+        let (content_len, name_len) = (content.len(), name.len() + 1);
+        let zeros = "00000000";
+        let header = format!(
+            "070701{:08X}{mode:08X}{zeros}{zeros}00000001{zeros}{content_len:08X}{zeros}{zeros}{zeros}{zeros}{name_len:08X}{zeros}{name}\0",
+            1
+        );
+        for part in [header.as_bytes(), content] {
+            bytes.extend_from_slice(part);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+    }
+    bytes
 }
 
 /// Boots the guest, waits for its panic and lets QEMU dump it as ELF.

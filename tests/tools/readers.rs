@@ -68,6 +68,15 @@ pub(crate) fn gdb(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Strin
 /// Filters to a file: proves that VMCOREINFO and the pages it leads to are readable.
 pub(crate) fn makedumpfile(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
     let filtered = dir.join("filtered.kdump");
+    let len = makedumpfile_only(testbed, dir, core)?;
+    let seen = drgn_lines(testbed, dir, &filtered)?;
+    expect(&seen, "release ", core.vmcoreinfo("OSRELEASE")?)?;
+    Ok(format!("filtered to {len} bytes, which drgn opens"))
+}
+
+/// Filters to `filtered.kdump`, and looks at its length.
+pub(crate) fn makedumpfile_only(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<u64> {
+    let filtered = dir.join("filtered.kdump");
     // It does not overwrite.
     let _ = std::fs::remove_file(&filtered);
     let mut makedumpfile = testbed.command("makedumpfile");
@@ -76,9 +85,7 @@ pub(crate) fn makedumpfile(testbed: &Testbed, dir: &Path, core: &OurCore) -> Res
     ensure!(said.contains("dumpfile is saved to"), "{said}");
     let len = filtered.metadata()?.len();
     ensure!(len > 1 << 20, "only {len} bytes left");
-    let seen = drgn_lines(testbed, dir, &filtered)?;
-    expect(&seen, "release ", core.vmcoreinfo("OSRELEASE")?)?;
-    Ok(format!("filtered to {len} bytes, which drgn opens"))
+    Ok(len)
 }
 
 /// Release, crashed task and its stack, and the registers of every vCPU as QEMU recorded them.

@@ -51,6 +51,8 @@ pub struct CoreferryNote {
     pub kernel_file: Option<String>,
     /// How the core's VMCOREINFO was found, if it has one.
     pub vmcoreinfo: Option<VmcoreinfoOrigin>,
+    /// What a filter left out of the core, if there was one.
+    pub filter: Option<FilterNote>,
     /// The last text of the guest's console. Shortened from its beginning if the note would grow too long.
     pub console_tail: String,
 }
@@ -73,6 +75,7 @@ impl Default for CoreferryNote {
             build_id: None,
             kernel_file: None,
             vmcoreinfo: None,
+            filter: None,
             console_tail: String::new(),
         }
     }
@@ -101,6 +104,20 @@ pub struct VmcoreinfoOrigin {
     pub copies: u32,
     /// Whether a processor's page tables map the kernel where this copy says.
     pub agrees: bool,
+}
+
+/// What a filter left out of a core.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FilterNote {
+    /// The level, as for `makedumpfile -d` (makedumpfile(8)).
+    pub level: u8,
+    /// Pages that were left out.
+    pub excluded_pages: u64,
+    /// Pages that are in the core although the level leaves them out: they lie too scattered to be told apart.
+    pub scattered_pages: u64,
+    /// Pages of which the guest did not say what they are used for; they are in the core.
+    pub unknown_pages: u64,
 }
 
 /// The note could not be encoded or decoded.

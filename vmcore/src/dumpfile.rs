@@ -64,7 +64,9 @@ impl<F: FileBytes, D: Decompress> DumpFile<F, D> {
             return Err(DumpFileError::Unknown { start });
         }
         let excluded = excluded_runs(&file);
-        Ok(Self::Elf(CoreImage::open(Excluding { file, excluded })?))
+        let mut image = CoreImage::open(Excluding { file, excluded })?;
+        image.memory.cover_excluded();
+        Ok(Self::Elf(image))
     }
 
     /// What it is, in a word: `elf`, `kdump` or `minidump`.
@@ -134,6 +136,13 @@ impl<F> Excluding<F> {
         let after = self.excluded.partition_point(|run| run.end <= file_offset);
         let next = self.excluded.get(after);
         next.is_some_and(|run| run.start < file_offset.saturating_add(len_bytes))
+    }
+
+    /// Whether all of these bytes were left out, in one run.
+    pub(crate) fn is_all_excluded(&self, file_offset: u64, len_bytes: u64) -> bool {
+        let after = self.excluded.partition_point(|run| run.end <= file_offset);
+        let run = self.excluded.get(after).filter(|run| run.start <= file_offset);
+        run.is_some_and(|run| run.end - file_offset >= len_bytes)
     }
 }
 

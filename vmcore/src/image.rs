@@ -163,6 +163,42 @@ impl<F> CoreMemory<Excluding<F>>
 where
     F: FileBytes,
 {
+    /// Counts as memory what lies between two segments both in the file and in memory, and was left out: so stands memory that the
+    /// writer left out in a core of ours.
+    pub(crate) fn cover_excluded(&mut self) {
+        let mut gaps = Vec::new();
+        let mut last: Option<(u64, u64)> = None;
+        for load in &self.loads {
+            let (Some(end), Some(file_end)) = (
+                load.gpa.checked_add(load.memory_len_bytes),
+                load.file_offset.checked_add(load.memory_len_bytes),
+            ) else {
+                continue;
+            };
+            if let Some((gpa, file_offset)) = last
+                && let (Some(len), Some(in_file)) =
+                    (load.gpa.checked_sub(gpa), load.file_offset.checked_sub(file_offset))
+                && len > 0
+                && len == in_file
+                && self.file.is_all_excluded(file_offset, len)
+            {
+                gaps.push(LoadSegment {
+                    va: gpa,
+                    gpa,
+                    file_offset,
+                    file_len_bytes: len,
+                    memory_len_bytes: len,
+                });
+            }
+            if last.is_none_or(|(gpa, _)| end > gpa) {
+                last = Some((end, file_end));
+            }
+        }
+        self.loads.append(&mut gaps);
+        self.loads
+            .sort_by_key(|load| (load.gpa, std::cmp::Reverse(load.memory_len_bytes)));
+    }
+
     /// Whether the page at `gpa` was left out on purpose.
     #[must_use]
     pub fn is_excluded(&self, gpa: u64) -> bool {

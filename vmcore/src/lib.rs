@@ -54,7 +54,7 @@ pub mod scan;
 pub mod trailer;
 pub mod zero;
 
-pub use coreferry::{CoreferryNote, VcpuStop};
+pub use coreferry::{CoreferryNote, FilterNote, VcpuStop};
 pub use cpu::{CpuState, DescriptorTable, SegmentFlags, SegmentRegister};
 pub use limits::{HEADER_ROOM_LEN, PAGE_LEN};
 pub use memory::MemoryRange;

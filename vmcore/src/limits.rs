@@ -96,6 +96,10 @@ pub const TRAILER_READ_LEN_MAX: u64 = 256 << 20;
 /// Most runs of excluded pages that are kept of a trailer, 16 bytes each.
 pub const EXCLUDED_RUNS_MAX: usize = 1 << 22;
 
+/// Most runs of memory that we leave out of a core of ours. Each makes one more segment; makedumpfile and gdb look through all
+/// segments for every page.
+pub const EXCLUDED_RUNS_WRITTEN_MAX: usize = 4096;
+
 const _: () = assert!(CHUNK_PAGES as u64 * PAGE_LEN == CHUNK_LEN);
 const _: () = assert!(PAGE_LEN_USIZE as u64 == PAGE_LEN);
 const _: () = assert!(HEADER_ROOM_LEN.is_multiple_of(CHUNK_LEN));

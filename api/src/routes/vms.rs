@@ -49,6 +49,9 @@ async fn info(State(service): Vms, Path(name): Path<String>) -> Result<Json<VmIn
     Ok(Json(blocking(move || service.info(&name)).await?))
 }
 
+/// The highest level of filtering: everything of makedumpfile(8)'s `-d`.
+const FILTER_LEVEL_MAX: u8 = 31;
+
 /// Starts a dump. The same `Idempotency-Key` names the same dump again.
 #[utoipa::path(post, path = "/api/v1/vms/{name}/dumps", tag = "dumps", request_body = Option<DumpRequest>,
     params(("Idempotency-Key" = Option<String>, Header, description = "Names this request; a repeat starts nothing")),
@@ -72,6 +75,11 @@ async fn start_dump(
         serde_json::from_slice(&body)
             .map_err(|why| Refusal::bad_request(format!("the body is not a dump request: {why}")))?
     };
+    if let Some(level) = request.filter.filter(|level| *level > FILTER_LEVEL_MAX) {
+        return Err(Refusal::bad_request(format!(
+            "filter level {level} is none; they are 0 to {FILTER_LEVEL_MAX}"
+        )));
+    }
     let dump = blocking(move || service.dump(&name, request, key)).await?;
     let location = format!("/api/v1/dumps/{}", dump.id);
     let headers = [(header::LOCATION, location), (header::RETRY_AFTER, "1".to_owned())];

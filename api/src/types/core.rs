@@ -139,6 +139,19 @@ pub struct KernelHeaderFacts {
     pub parity_ok: bool,
 }
 
+/// What a filter left out of a core.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FilterFacts {
+    /// The level, as for `makedumpfile -d`.
+    pub level: u8,
+    /// Pages that were left out.
+    pub excluded_pages: u64,
+    /// Pages that are in the core although the level leaves them out, because they lie too scattered.
+    pub scattered_pages: u64,
+    /// Pages of which the guest did not say what they are used for; they are in the core.
+    pub unknown_pages: u64,
+}
+
 /// What the sender's own note inside the core says about the crash, text escaped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NoteFacts {
@@ -165,6 +178,9 @@ pub struct NoteFacts {
     /// The kernel's file on the machine that ran the guest.
     #[serde(default)]
     pub kernel_file: Option<String>,
+    /// What a filter left out, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<FilterFacts>,
     /// The last lines of the console.
     pub console_tail: Option<String>,
     /// What went wrong while the machine was stopped and read, in sentences: a processor or a device that hung.

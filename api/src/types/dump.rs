@@ -10,6 +10,11 @@ pub struct DumpRequest {
     /// Why, in the caller's words; kept with the core.
     #[serde(default)]
     pub reason: Option<String>,
+    /// What is left out of a Linux guest's core, as for `makedumpfile -d`: the sum of 1 (zero pages), 2 (page cache), 4 (page cache
+    /// with private data), 8 (pages of user processes), 16 (free pages). The machine's own level where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31)]
+    pub filter: Option<u8>,
 }
 
 /// Where a dump stands.

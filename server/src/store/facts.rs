@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use api::{KernelHeaderFacts, NoteFacts};
+use api::{FilterFacts, KernelHeaderFacts, NoteFacts};
 use netdump::Extents;
 use vmcore::CoreferryNote;
 use vmcore::kernel_header::{Compression, KernelDumpHeader, ParityVerdict};
@@ -141,6 +141,12 @@ fn note_facts(note: &CoreferryNote) -> NoteFacts {
         frozen_at: optional(&note.frozen_at),
         build_id: optional(&note.build_id),
         kernel_file: optional(&note.kernel_file),
+        filter: note.filter.map(|filter| FilterFacts {
+            level: filter.level,
+            excluded_pages: filter.excluded_pages,
+            scattered_pages: filter.scattered_pages,
+            unknown_pages: filter.unknown_pages,
+        }),
         troubles: note
             .troubles
             .iter()

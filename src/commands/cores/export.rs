@@ -54,7 +54,7 @@ pub(super) struct ExportArgs {
     /// Leave out pages that a debugger hardly needs, as `makedumpfile -d` does: the sum of 1 zero pages (they
     /// never take room and stay readable), 2 page cache,
     /// 4 page cache with private data, 8 pages of user processes, 16 free pages. For Linux guests.
-    #[arg(long, value_name = "LEVEL", default_value = "0", value_parser = parse_level)]
+    #[arg(long, value_name = "LEVEL", default_value = "0")]
     filter: FilterLevel,
     /// Threads that read and compress; by default as many as there are processors.
     #[arg(long, value_name = "N", value_parser = parse_threads)]
@@ -64,11 +64,6 @@ pub(super) struct ExportArgs {
 fn parse_format(text: &str) -> Result<ExportFormat, String> {
     let names = || ExportFormat::NAMES.map(|(name, _)| name).join(", ");
     ExportFormat::parse(text).ok_or_else(|| format!("the formats are {}", names()))
-}
-
-fn parse_level(text: &str) -> Result<FilterLevel, String> {
-    let level = text.parse().ok().and_then(FilterLevel::new);
-    level.ok_or_else(|| "a number from 0 to 31, as for `makedumpfile -d`".to_owned())
 }
 
 fn parse_threads(text: &str) -> Result<usize, String> {

@@ -142,6 +142,11 @@ fn journey(facts: &mut Facts, info: &CoreInfo) {
     let note = info.note.as_ref();
     facts.add("trigger", note.and_then(|note| note.trigger.clone()));
     facts.add("kernel file", note.and_then(|note| note.kernel_file.clone()));
+    facts.add(
+        "filter",
+        note.and_then(|note| note.filter.as_ref())
+            .map(|filter| format!("level {}, {} pages left out", filter.level, filter.excluded_pages)),
+    );
     for trouble in note.iter().flat_map(|note| &note.troubles) {
         facts.add("trouble", Some(trouble.clone()));
     }

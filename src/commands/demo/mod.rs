@@ -177,6 +177,7 @@ fn machine(args: &Args, receiver: SocketAddrV4, events: mpsc::Sender<AgentEvent>
         instruments: Instruments::default(),
         network: ClientNetwork::for_user_wire(NAME),
         spool: None,
+        filter: vmcore::linux::filter::FilterLevel::default(),
         dump_deadline: None,
         on_crash: OnCrash {
             dump: true,

@@ -7,7 +7,8 @@ use super::{
 use crate::bytes::Writer;
 use crate::coreferry::{self, CoreferryNote, CoreferryNoteError};
 use crate::cpu::CpuState;
-use crate::limits::{HEADER_ROOM_LEN, VMCOREINFO_LEN_MAX};
+use crate::limits::{HEADER_ROOM_LEN, PROGRAM_HEADERS_MAX, VMCOREINFO_LEN_MAX};
+use crate::memory::MemoryRange;
 use crate::notes::{self, prstatus, qemu};
 
 /// What the header says besides the layout.
@@ -76,13 +77,22 @@ impl Layout {
     /// # Errors
     /// [`HeaderError`] if something given does not fit the layout.
     pub fn header(&self, input: &HeaderInput<'_>) -> Result<Vec<u8>, HeaderError> {
+        self.header_without(input, &[])
+    }
+
+    /// As [`Layout::header`], of a file in which `excluded` memory (whole pages, ascending, disjoint) is left out: it is in no
+    /// segment, so that no reader takes its hole in the file for zeros. [`Layout::excluded_runs_max`] of them surely fit.
+    ///
+    /// # Errors
+    /// As [`Layout::header`].
+    pub fn header_without(&self, input: &HeaderInput<'_>, excluded: &[MemoryRange]) -> Result<Vec<u8>, HeaderError> {
         if input.cpus.len() > self.vcpus() {
             return Err(HeaderError::TooManyCpus {
                 cpus: input.cpus.len(),
                 planned: self.vcpus(),
             });
         }
-        let loads = self.loads(input.text)?;
+        let loads = self.loads(input.text, excluded)?;
         let notes = encode_notes(input)?;
         let notes_offset = EHDR_LEN + PHDR_LEN * (loads.len() + 1);
         let mut out = Writer::with_capacity(notes_offset + notes.len());
@@ -98,34 +108,50 @@ impl Layout {
         Ok(out.into_vec())
     }
 
-    /// PT_LOADs of all memory at their guest physical addresses, and last the text at its virtual one.
+    /// PT_LOADs of all memory that is there at its guest physical addresses, and last the text at its virtual ones.
     ///
     /// `p_vaddr` is the physical address: crash and drgn look at `p_paddr` alone, and gdb then reads the memory of a guest
     /// that maps it one to one.
-    fn loads(&self, text: Option<TextMapping>) -> Result<Vec<ProgramHeader>, HeaderError> {
-        let mut loads: Vec<_> = self.segments().iter().map(ProgramHeader::memory).collect();
+    fn loads(&self, text: Option<TextMapping>, excluded: &[MemoryRange]) -> Result<Vec<ProgramHeader>, HeaderError> {
+        let mut loads = Vec::with_capacity(self.segments().len());
+        for segment in self.segments() {
+            let parts = segment.memory().without(excluded);
+            loads.extend(parts.iter().map(|part| ProgramHeader::memory(&segment.part(part))));
+        }
         if let Some(text) = text {
             let outside = HeaderError::TextOutside {
                 gpa: text.gpa,
                 len_bytes: text.len_bytes,
             };
-            let holder = self.segments().iter().find(|segment| {
-                crate::MemoryRange {
-                    gpa: segment.gpa,
-                    len_bytes: segment.len_bytes,
-                }
-                .contains(text.gpa, text.len_bytes)
-            });
-            let segment = holder.ok_or(outside)?;
-            loads.push(ProgramHeader {
-                file_offset: segment.file_offset + (text.gpa - segment.gpa),
-                va: text.va,
-                gpa: text.gpa,
-                len: text.len_bytes,
-                ..ProgramHeader::memory(segment)
-            });
+            let mut holders = self.segments().iter();
+            let segment = holders.find(|segment| segment.memory().contains(text.gpa, text.len_bytes));
+            let segment = segment.ok_or(outside)?;
+            let parts = text.memory().without(excluded);
+            loads.extend(parts.iter().map(|part| text.header(&segment.part(part))));
+        }
+        if loads.len() >= PROGRAM_HEADERS_MAX {
+            let len_bytes = loads.len().saturating_mul(PHDR_LEN);
+            return Err(HeaderError::RoomExceeded { len_bytes });
         }
         Ok(loads)
+    }
+}
+
+impl TextMapping {
+    /// What is mapped.
+    pub(super) const fn memory(&self) -> MemoryRange {
+        MemoryRange {
+            gpa: self.gpa,
+            len_bytes: self.len_bytes,
+        }
+    }
+
+    /// The segment of a part of it, which stands in the file as `part` says.
+    pub(super) const fn header(&self, part: &Segment) -> ProgramHeader {
+        ProgramHeader {
+            va: self.va.wrapping_add(part.gpa.wrapping_sub(self.gpa)),
+            ..ProgramHeader::memory(part)
+        }
     }
 }
 
@@ -155,7 +181,7 @@ impl ProgramHeader {
         }
     }
 
-    pub(super) fn memory(segment: &Segment) -> Self {
+    pub(super) const fn memory(segment: &Segment) -> Self {
         Self {
             kind: PT_LOAD,
             flags: PF_RWX,

@@ -2,7 +2,8 @@
 
 use super::{EHDR_LEN, PHDR_LEN};
 use crate::limits::{
-    COREFERRY_LEN_MAX, FILE_LEN_MAX, GPA_END_MAX, HEADER_ROOM_LEN, PAGE_LEN, PROGRAM_HEADERS_MAX, VMCOREINFO_LEN_MAX,
+    COREFERRY_LEN_MAX, EXCLUDED_RUNS_WRITTEN_MAX, FILE_LEN_MAX, GPA_END_MAX, HEADER_ROOM_LEN, PAGE_LEN,
+    PROGRAM_HEADERS_MAX, VMCOREINFO_LEN_MAX,
 };
 use crate::memory::MemoryRange;
 use crate::notes::{NOTE_OVERHEAD_MAX, REGISTER_NOTES_LEN_PER_CPU};
@@ -17,6 +18,27 @@ pub struct Segment {
     pub file_offset: u64,
     /// Length in bytes, in memory and in the file.
     pub len_bytes: u64,
+}
+
+impl Segment {
+    /// Its memory.
+    #[must_use]
+    pub const fn memory(&self) -> MemoryRange {
+        MemoryRange {
+            gpa: self.gpa,
+            len_bytes: self.len_bytes,
+        }
+    }
+
+    /// A part of it, which must lie within it.
+    #[must_use]
+    pub(super) const fn part(&self, part: &MemoryRange) -> Self {
+        Self {
+            gpa: part.gpa,
+            file_offset: self.file_offset.saturating_add(part.gpa.saturating_sub(self.gpa)),
+            len_bytes: part.len_bytes,
+        }
+    }
 }
 
 /// The plan of one vmcore: fixed by the RAM ranges and the number of vCPUs, before any register or page is read.
@@ -138,6 +160,15 @@ impl Layout {
     #[must_use]
     pub const fn vcpus(&self) -> usize {
         self.vcpus
+    }
+
+    /// How many runs of left-out memory fit the header room besides everything else at its longest. A run takes one more
+    /// segment of memory, and one more of the kernel's text where it lies within.
+    #[must_use]
+    pub fn excluded_runs_max(&self) -> usize {
+        let room = usize::try_from(HEADER_ROOM_LEN).unwrap_or(usize::MAX);
+        let rest = room.saturating_sub(room_needed_max(self.segments.len(), self.vcpus));
+        (rest / (2 * PHDR_LEN)).min(EXCLUDED_RUNS_WRITTEN_MAX)
     }
 
     /// File offset behind the last page of memory, where the trailer begins.

@@ -24,7 +24,7 @@ pub enum ElfPlanError {
     #[error("no memory is given, an ELF core needs at least one page")]
     NoMemory,
     /// More segments than readers take.
-    #[error("the memory is in {count} pieces, at most {} fit an ELF core that is read; a kdump format has no such bound", READ_PROGRAM_HEADERS_MAX - 2)]
+    #[error("the memory is in {count} pieces, at most {} fit an ELF core that is read; a kdump format has no such bound", READ_PROGRAM_HEADERS_MAX - 1)]
     TooManyPieces {
         /// How many.
         count: usize,
@@ -36,7 +36,7 @@ pub enum ElfPlanError {
 
 impl ElfPlan {
     /// Plans a file of these ranges (whole pages, ascending, disjoint) with these notes (a PT_NOTE's bytes). Mappings of the
-    /// kernel's text that lie within one range get a segment of their own at the end.
+    /// kernel's text get segments of their own at the end, one for each range that they touch.
     ///
     /// # Errors
     /// [`ElfPlanError`] says which bound.
@@ -44,15 +44,14 @@ impl ElfPlan {
         if ranges.is_empty() {
             return Err(ElfPlanError::NoMemory);
         }
-        if ranges.len() + texts.len() + 1 > READ_PROGRAM_HEADERS_MAX {
+        if ranges.len() + 1 > READ_PROGRAM_HEADERS_MAX {
             return Err(ElfPlanError::TooManyPieces { count: ranges.len() });
         }
-        let texts: Vec<(&MemoryRange, &TextMapping)> = texts
+        // The kernel's text is in pieces where something in it was left out.
+        let texts: Vec<(MemoryRange, &TextMapping)> = texts
             .iter()
-            .filter_map(|text| {
-                let holder = ranges.iter().find(|range| range.contains(text.gpa, text.len_bytes))?;
-                Some((holder, text))
-            })
+            .flat_map(|text| pieces_within(ranges, text).map(move |piece| (piece, text)))
+            .take(READ_PROGRAM_HEADERS_MAX - 1 - ranges.len())
             .collect();
         let count = 1 + ranges.len() + texts.len();
         let is_extended = count >= usize::from(PHNUM_EXTENDED);
@@ -79,20 +78,12 @@ impl ElfPlan {
         for segment in &segments {
             put_program_header(&mut out, &ProgramHeader::memory(segment));
         }
-        for (holder, text) in texts {
-            let Some(segment) = segments.iter().find(|segment| segment.gpa == holder.gpa) else {
-                continue;
-            };
-            put_program_header(
-                &mut out,
-                &ProgramHeader {
-                    file_offset: segment.file_offset + (text.gpa - segment.gpa),
-                    va: text.va,
-                    gpa: text.gpa,
-                    len: text.len_bytes,
-                    ..ProgramHeader::memory(segment)
-                },
-            );
+        for (piece, text) in texts {
+            let after = segments.partition_point(|segment| segment.gpa <= piece.gpa);
+            let holder = after.checked_sub(1).and_then(|index| segments.get(index));
+            if let Some(segment) = holder {
+                put_program_header(&mut out, &text.header(&segment.part(&piece)));
+            }
         }
         if is_extended {
             put_section_header(&mut out, count);
@@ -123,6 +114,21 @@ impl ElfPlan {
     pub const fn file_len(&self) -> u64 {
         self.file_len
     }
+}
+
+/// The parts of `ranges` that a mapping covers.
+fn pieces_within<'r>(ranges: &'r [MemoryRange], text: &TextMapping) -> impl Iterator<Item = MemoryRange> + use<'r> {
+    let wanted = text.memory();
+    let end = wanted.end().unwrap_or(wanted.gpa);
+    let first = ranges.partition_point(|range| range.end().is_some_and(|end| end <= wanted.gpa));
+    let touched = ranges.get(first..).unwrap_or_default().iter();
+    touched
+        .take_while(move |range| range.gpa < end)
+        .filter_map(move |range| {
+            let gpa = range.gpa.max(wanted.gpa);
+            let len_bytes = range.end()?.min(end).checked_sub(gpa)?;
+            (len_bytes > 0).then_some(MemoryRange { gpa, len_bytes })
+        })
 }
 
 /// Elf64_Shdr of section 0, whose `sh_info` counts the program headers.

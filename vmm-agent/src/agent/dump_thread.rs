@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Instant;
 
 use vmcore::CoreferryNote;
+use vmcore::linux::filter::FilterLevel;
 
 use super::Shared;
 use super::frozen::FrozenGuest;
@@ -49,6 +50,7 @@ pub(super) struct DumpWork {
     pub(super) shared: Arc<Shared>,
     pub(super) progress: Arc<Progress>,
     pub(super) deadline: Option<Instant>,
+    pub(super) filter: FilterLevel,
     pub(super) end: EndOfDump,
 }
 
@@ -59,6 +61,9 @@ impl DumpWork {
         let go_on = || in_time() && !self.progress.is_cancelled();
         if contained(|| guest.look_into(&mut note, &go_on)).is_none() {
             note.troubles.push(format!("looking for VMCOREINFO {PANICKED}"));
+        }
+        if self.filter.needs_kernel() && contained(|| guest.filter(self.filter, &mut note)).is_none() {
+            note.troubles.push(format!("the filter {PANICKED}"));
         }
         let config = &self.shared.config;
         let job = DumpJob {

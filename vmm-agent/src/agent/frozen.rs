@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use guest_shim::abi::PanicRecord;
 use vmcore::elf::TextMapping;
-use vmcore::{CoreferryNote, CpuState, MemoryRange, notes};
+use vmcore::linux::filter::FilterLevel;
+use vmcore::{CoreferryNote, CpuState, FilterNote, MemoryRange, notes};
 
 use super::vmcoreinfo;
 use crate::detect::Trigger;
 use crate::devices::fw_cfg::VmcoreinfoPlace;
-use crate::dump::{DumpSource, SourceError};
+use crate::dump::{DumpSource, SourceError, filtered_memory};
 use crate::freeze::FrozenState;
 use crate::incarnation::Incarnation;
 use crate::limits::PANIC_TEXT_MAX;
@@ -23,6 +24,7 @@ pub(super) struct FrozenGuest {
     place: Option<VmcoreinfoPlace>,
     record: Option<PanicRecord>,
     linux: Option<vmcoreinfo::Found>,
+    excluded: Vec<MemoryRange>,
 }
 
 impl FrozenGuest {
@@ -34,6 +36,7 @@ impl FrozenGuest {
             place: incarnation.vmcoreinfo_place(),
             record,
             linux: None,
+            excluded: Vec::new(),
         }
     }
 
@@ -47,6 +50,22 @@ impl FrozenGuest {
         note.os.get_or_insert_with(|| "linux".to_owned());
         note.release = note.release.take().or_else(|| said("OSRELEASE"));
         note.build_id = note.build_id.take().or_else(|| said("BUILD-ID"));
+    }
+
+    /// Leaves out of the core what a level leaves out, or nothing if that cannot be told; `note` says which.
+    pub(super) fn filter(&mut self, level: FilterLevel, note: &mut CoreferryNote) {
+        match filtered_memory(self, level) {
+            Ok(found) => {
+                note.filter = Some(FilterNote {
+                    level: level.number(),
+                    excluded_pages: found.excluded_pages(),
+                    scattered_pages: found.scattered_pages,
+                    unknown_pages: found.unknown_pages,
+                });
+                self.excluded = found.excluded;
+            }
+            Err(why) => note.troubles.push(format!("not filtered: {why}")),
+        }
     }
 }
 
@@ -73,6 +92,10 @@ impl DumpSource for FrozenGuest {
 
     fn vmcoreinfo(&self) -> Option<Vec<u8>> {
         self.linux.as_ref().map(|linux| linux.text.clone())
+    }
+
+    fn excluded(&self) -> &[MemoryRange] {
+        &self.excluded
     }
 
     fn text(&self) -> Option<TextMapping> {

@@ -36,6 +36,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use api::types::vm::VmState;
+use vmcore::linux::filter::FilterLevel;
 
 use crate::boot::KernelImage;
 use crate::detect::Trigger;
@@ -84,6 +85,8 @@ pub struct AgentConfig {
     pub network: ClientNetwork,
     /// Where a core goes that no receiver takes.
     pub spool: Option<PathBuf>,
+    /// What is left out of the cores of Linux guests.
+    pub filter: FilterLevel,
     /// How long an attempt to dump may take in all.
     pub dump_deadline: Option<Duration>,
     /// What happens to a guest that crashed.

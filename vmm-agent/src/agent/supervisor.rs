@@ -16,6 +16,7 @@ use crate::incarnation::{BootError, Incarnation, IncarnationConfig, VmEvent};
 use api::ServiceError;
 use api::types::dump::{Dump, DumpRequest};
 use api::types::vm::VmState;
+use vmcore::linux::filter::FilterLevel;
 
 /// Where an answer goes.
 pub(super) type Reply<T> = Sender<Result<T, ServiceError>>;
@@ -223,7 +224,7 @@ impl Supervisor {
         self.shared.view().crashes += 1;
         self.tell(&AgentEvent::Triggered(trigger.clone()));
         if self.policy.dumps() {
-            self.start_dump(trigger, None);
+            self.start_dump(trigger, None, self.shared.config.filter);
             None
         } else {
             self.freeze();
@@ -293,7 +294,7 @@ impl Supervisor {
     }
 
     /// Freezes the guest and has the dump's thread begin.
-    fn start_dump(&mut self, trigger: &Trigger, idempotency_key: Option<String>) {
+    fn start_dump(&mut self, trigger: &Trigger, idempotency_key: Option<String>, filter: FilterLevel) {
         let triggered_at = now_text();
         let state = self.freeze();
         // The record of an earlier incarnation is gone with its memory; one that is there is this guest's.
@@ -317,6 +318,7 @@ impl Supervisor {
             shared: Arc::clone(&self.shared),
             progress: Arc::clone(&progress),
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
+            filter,
             end: EndOfDump::new(self.inputs.clone()),
         };
         let mut view = self.shared.view();
@@ -381,7 +383,10 @@ impl Supervisor {
         }
         drop(view);
         let reason = request.reason.unwrap_or_else(|| "no reason given".to_owned());
-        self.start_dump(&Trigger::ApiRequest { reason }, key);
+        // A number that is no level was refused by the API.
+        let level = request.filter.and_then(FilterLevel::new);
+        let level = level.unwrap_or(self.shared.config.filter);
+        self.start_dump(&Trigger::ApiRequest { reason }, key, level);
         let gone = || ServiceError::Internal("the dump is gone".to_owned());
         self.shared.view().dumps.running().ok_or_else(gone)
     }

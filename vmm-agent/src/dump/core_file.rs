@@ -16,6 +16,8 @@ pub struct CoreFile<'a> {
     source: &'a dyn DumpSource,
     layout: Layout,
     header: Vec<u8>,
+    /// Memory that is left out.
+    excluded: &'a [MemoryRange],
 }
 
 /// The core cannot be made from this source.
@@ -56,18 +58,31 @@ impl<'a> CoreFile<'a> {
             coreferry: note,
             text: source.text(),
         };
-        // A text mapping or a VMCOREINFO that lies is the guest's doing and must not cost the core.
-        let header = layout
-            .header(&input)
-            .or_else(|_| layout.header(&HeaderInput { text: None, ..input }))
-            .or_else(|_| {
-                layout.header(&HeaderInput {
-                    text: None,
-                    vmcoreinfo: None,
-                    ..input
+        // A text mapping or a VMCOREINFO that lies is the guest's doing and must not cost the core; what its page structures made
+        // us leave out must not, either.
+        let without = |excluded| {
+            let header = |input: &HeaderInput<'_>| layout.header_without(input, excluded);
+            header(&input)
+                .or_else(|_| header(&HeaderInput { text: None, ..input }))
+                .or_else(|_| {
+                    header(&HeaderInput {
+                        text: None,
+                        vmcoreinfo: None,
+                        ..input
+                    })
                 })
-            })?;
-        Ok(Self { source, layout, header })
+        };
+        let excluded = source.excluded();
+        let (header, excluded) = match without(excluded) {
+            Ok(header) => (header, excluded),
+            Err(_) => (without(&[])?, [].as_slice()),
+        };
+        Ok(Self {
+            source,
+            layout,
+            header,
+            excluded,
+        })
     }
 
     /// Length of the file in bytes.
@@ -286,17 +301,24 @@ impl Pieces<'_> {
                 gpa: segment.gpa + walk.asked,
                 len_bytes,
             };
-            walk.extents = touched_parts(core.source, query);
+            walk.extents = touched_parts(core, query);
             walk.asked += len_bytes;
         }
         let file_offset = segment.file_offset + walk.done;
-        // Up to here nothing was ever touched.
+        // Up to here nothing was ever touched, or it is left out.
         let (hole_end, extent) = match walk.extents.pop() {
             Some(extent) => (extent.gpa.saturating_sub(segment.gpa), Some(extent)),
             None => (walk.asked, None),
         };
         if hole_end > walk.done {
-            trailer.pages(file_offset, Pages::Zero(hole_end - walk.done))?;
+            let hole = MemoryRange {
+                gpa: segment.gpa + walk.done,
+                len_bytes: hole_end - walk.done,
+            };
+            for (part, is_excluded) in hole.parts(core.excluded) {
+                let pages = if is_excluded { Pages::Excluded } else { Pages::Zero };
+                trailer.pages(file_offset + (part.gpa - hole.gpa), pages(part.len_bytes))?;
+            }
             walk.done = hole_end;
         }
         self.file_position = segment.file_offset + walk.done;
@@ -349,13 +371,20 @@ impl MemoryWalk {
     }
 }
 
-/// The touched parts of `query`, last first. Where they cannot be told, all of it counts as touched.
-fn touched_parts(source: &dyn DumpSource, query: MemoryRange) -> Vec<MemoryRange> {
-    let mut extents = source.data_extents(query).unwrap_or_else(|error| {
+/// The touched parts of `query` that are not left out, last first. Where the touched ones cannot be told, all of it counts as
+/// touched.
+fn touched_parts(core: &CoreFile<'_>, query: MemoryRange) -> Vec<MemoryRange> {
+    let mut extents = core.source.data_extents(query).unwrap_or_else(|error| {
         tracing::warn!("{error}; reading all of it");
         vec![query]
     });
     extents.retain(|extent| extent.len_bytes > 0 && query.contains(extent.gpa, extent.len_bytes));
+    if !core.excluded.is_empty() {
+        extents = extents
+            .iter()
+            .flat_map(|extent| extent.without(core.excluded))
+            .collect();
+    }
     extents.reverse();
     extents
 }

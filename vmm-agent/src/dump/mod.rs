@@ -12,6 +12,7 @@
 //!
 //! - [`source`]: what a dump is made from
 //! - [`core_file`]: the vmcore as a stream of pieces
+//! - [`filter`]: what is left out of a Linux guest's core
 //! - [`port`]: the agent's own em, between frames and a wire
 //! - [`sender`]: one conversation with one receiver
 //! - [`spool`]: the core as a file
@@ -23,6 +24,7 @@ pub mod address;
 pub(crate) mod contained;
 pub mod core_file;
 pub mod ferry;
+pub mod filter;
 pub mod limits;
 pub mod outcome;
 pub mod port;
@@ -40,6 +42,7 @@ mod tests;
 pub use address::{ClientAddress, ClientAddressError, ClientNetwork, Target, mac_for_vm};
 pub use core_file::{CoreFile, CoreFileError, Piece, Pieces};
 pub use ferry::{DumpJob, OpenWire, ferry, ferry_with};
+pub use filter::{FilterFailure, FilteredMemory, filtered_memory};
 pub use outcome::{DumpOutcome, SpoolFailure, TargetFailure};
 pub use port::{DumpPort, PortError};
 pub use progress::{Phase, Progress, ProgressSnapshot};

@@ -33,6 +33,12 @@ pub trait DumpSource: Sync {
         None
     }
 
+    /// Memory that the core shall leave out: whole pages within the ranges of RAM, ascending, disjoint, and no more runs than
+    /// [`vmcore::elf::Layout::excluded_runs_max`]. It is not read.
+    fn excluded(&self) -> &[MemoryRange] {
+        &[]
+    }
+
     /// Where the kernel's text is mapped, if that is known.
     fn text(&self) -> Option<TextMapping> {
         None

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use vmcore::elf::TextMapping;
 use vmcore::{CpuState, MemoryRange};
 
 use super::core_file::CoreFile;
@@ -16,6 +17,10 @@ pub(crate) struct TestSource {
     cpus: Vec<CpuState>,
     /// Every read that touches this fails.
     pub(crate) unreadable_gpa: Option<u64>,
+    /// What the core leaves out.
+    pub(crate) excluded: Vec<MemoryRange>,
+    /// Where the kernel's text is.
+    pub(crate) text: Option<TextMapping>,
     untouched_reads: AtomicUsize,
 }
 
@@ -57,6 +62,8 @@ impl TestSource {
             memory: vec![low, high],
             cpus,
             unreadable_gpa: None,
+            excluded: Vec::new(),
+            text: None,
             untouched_reads,
         }
     }
@@ -126,6 +133,14 @@ impl DumpSource for TestSource {
 
     fn cpu_states(&self) -> &[CpuState] {
         &self.cpus
+    }
+
+    fn excluded(&self) -> &[MemoryRange] {
+        &self.excluded
+    }
+
+    fn text(&self) -> Option<TextMapping> {
+        self.text
     }
 }
 

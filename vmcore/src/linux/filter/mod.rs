@@ -6,6 +6,7 @@
 //! writes the pages.
 
 mod page;
+mod runs;
 mod sections;
 
 use crate::image::PhysicalMemory;
@@ -13,6 +14,8 @@ use crate::linux::space::KernelSpace;
 
 use page::{Kind, PageFields};
 use sections::Sections;
+
+pub use runs::longest_runs;
 
 /// A level of `makedumpfile -d`: a sum of what is left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,6 +90,17 @@ pub struct Filtered {
     pub offline: u64,
     /// Pages whose structures are not in the core; they are kept.
     pub unknown: u64,
+}
+
+impl std::str::FromStr for FilterLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let level = text.parse().ok().and_then(Self::new);
+        level.ok_or_else(|| {
+            "a level is a number from 0 to 31: the sum of 1 (zero pages), 2 (cache), 4 (private cache), 8 (user), 16 (free)".to_owned()
+        })
+    }
 }
 
 /// Finds the pages below frame `frames` that a level leaves out, and gives them to `exclude`: first frame and count.
