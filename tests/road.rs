@@ -12,6 +12,8 @@ mod reluctant;
 
 #[path = "road/away.rs"]
 mod away;
+#[path = "road/cancelled.rs"]
+mod cancelled;
 #[path = "road/crashes.rs"]
 mod crashes;
 #[path = "road/demo.rs"]
