@@ -45,7 +45,7 @@ impl From<&ClientError> for Exit {
     /// The code for what an API answered, or for its silence.
     fn from(why: &ClientError) -> Self {
         match (why, why.status()) {
-            (ClientError::Unreachable { .. }, _) => Self::Unreachable,
+            (ClientError::Unreachable { .. } | ClientError::Tls { .. }, _) => Self::Unreachable,
             (_, Some(400)) => Self::Usage,
             (_, Some(401 | 403)) => Self::Denied,
             (_, Some(404)) => Self::NothingMatched,

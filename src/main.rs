@@ -6,13 +6,14 @@ mod commands;
 mod host_port;
 mod output;
 mod signals;
+mod trust;
 mod vm_sockets;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let command = cli::parse().command;
-    output::start_log(command.log_level());
+    output::start_log(command.log_level(), command.log_format());
     match command.run(cli::parser()) {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -11,16 +11,32 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli_failure::Failure;
 
+/// What log lines look like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object in each line.
+    Json,
+}
+
 /// Sends log lines to standard error; `COREFERRY_LOG` chooses what is logged, such as `debug`, else `default` does.
-pub(crate) fn start_log(default: &str) {
+pub(crate) fn start_log(default: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_env("COREFERRY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .try_init();
+        .with_writer(io::stderr);
+    let _ = match format {
+        LogFormat::Text => log.with_ansi(colours).with_target(false).try_init(),
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
+    };
 }
 
 /// Says on standard error why a command failed.

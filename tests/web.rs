@@ -302,7 +302,7 @@ fn an_open_api_is_for_this_host_only() {
     ]);
     assert_eq!(output.status.code(), Some(2), "it does not start");
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("only loopback addresses"),
+        String::from_utf8_lossy(&output.stderr).contains("not a loopback address"),
         "and says why"
     );
 }
@@ -387,6 +387,12 @@ fn every_number_is_documented_and_those_of_a_dump_move() {
         "coreferry_stored_bytes",
         "coreferry_quota_ratio",
         "coreferry_cores{state=\"complete\"}",
+        "coreferry_core_bytes_count{kind=\"logical\"}",
+        "coreferry_core_bytes_sum{kind=\"stored\"}",
+        "coreferry_receive_duration_seconds_count",
+        "coreferry_receive_duration_seconds_sum",
+        "coreferry_ack_latency_seconds_count",
+        "coreferry_fsync_duration_seconds_count",
     ] {
         assert!(
             after[name] > before[name],

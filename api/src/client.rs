@@ -1,72 +1,23 @@
-//! A small blocking client: HTTP/1 over TCP or a unix socket, one connection per request.
+//! A small blocking client: HTTP/1 over TCP, TLS or a unix socket, one connection per request.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
 
+pub use crate::endpoint::Endpoint;
 use crate::limits;
+use crate::outgoing::{OutgoingError, exchange, within};
 use crate::types::problem::Problem;
 
 /// How long a connection may take to come about, and how long an answer may stay away.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `HOST:PORT`.
-    Tcp(String),
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-impl Endpoint {
-    /// Reads `http://HOST:PORT`, `HOST:PORT`, `unix:PATH` or a path that begins with `/`.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong with `text`.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            return match path {
-                "" => Err(format!("`{text}` names no socket; write unix:PATH")),
-                path => Ok(Self::Unix(PathBuf::from(path))),
-            };
-        }
-        if text.starts_with('/') {
-            return Ok(Self::Unix(PathBuf::from(text)));
-        }
-        if text.starts_with("https://") {
-            return Err(format!("`{text}`: only http:// and unix: are supported"));
-        }
-        let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-        let Some((host, port)) = address.rsplit_once(':') else {
-            return Err(format!("`{text}` has no port; write http://HOST:PORT or unix:PATH"));
-        };
-        if host.is_empty() || port.parse::<u16>().is_err() {
-            return Err(format!(
-                "`{text}` is not an address; write http://HOST:PORT or unix:PATH"
-            ));
-        }
-        Ok(Self::Tcp(address.to_owned()))
-    }
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "http://{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +28,14 @@ pub enum ClientError {
         /// Where the server should be.
         endpoint: String,
         /// What the system said.
+        why: String,
+    },
+    /// One side does not believe the other's certificate, or they do not both speak TLS.
+    #[error("no TLS connection with {endpoint}: {why}")]
+    Tls {
+        /// Where the server should be.
+        endpoint: String,
+        /// Who does not believe whom.
         why: String,
     },
     /// The server refused, and said why.
@@ -110,6 +69,8 @@ impl ClientError {
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: Endpoint,
+    /// Whom to trust; the system's authorities if nobody said.
+    trust: Option<Arc<ClientConfig>>,
     /// Shown with each request, never printed.
     token: Option<Secret>,
 }
@@ -139,7 +100,11 @@ impl Client {
     /// A client of the server at `endpoint`; nothing is sent yet.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, token: None }
+        Self {
+            endpoint,
+            trust: None,
+            token: None,
+        }
     }
 
     /// A client over TCP, from `http://HOST:PORT`.
@@ -160,6 +125,13 @@ impl Client {
     #[must_use]
     pub fn with_token(mut self, token: Option<String>) -> Self {
         self.token = token.map(Secret);
+        self
+    }
+
+    /// The same client, which trusts whom [`Trust::read`](crate::tls::Trust::read) said, over TLS.
+    #[must_use]
+    pub fn with_trust(mut self, trust: Option<Arc<ClientConfig>>) -> Self {
+        self.trust = trust;
         self
     }
 
@@ -226,8 +198,7 @@ impl Client {
             let expected = header_text(&response, "content-length").and_then(|text| text.parse::<u64>().ok());
             let mut body = response.into_body();
             let mut taken = 0_u64;
-            while let Some(frame) = self.within(body.frame()).await? {
-                let frame = frame.map_err(|why| self.unreachable(why.to_string()))?;
+            while let Some(frame) = self.frame(&mut body).await? {
                 if let Some(bytes) = frame.data_ref() {
                     sink(bytes).map_err(ClientError::Sink)?;
                     taken += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -280,24 +251,8 @@ impl Client {
         let request = request
             .body(Full::new(body))
             .map_err(|why| self.bad_answer(format!("cannot ask for {path}: {why}")))?;
-        let response = match &self.endpoint {
-            Endpoint::Tcp(address) => {
-                let stream = self.within(TcpStream::connect(address)).await?;
-                self.exchange(
-                    TokioIo::new(stream.map_err(|why| self.unreachable(why.to_string()))?),
-                    request,
-                )
-                .await?
-            }
-            Endpoint::Unix(path) => {
-                let stream = self.within(UnixStream::connect(path)).await?;
-                self.exchange(
-                    TokioIo::new(stream.map_err(|why| self.unreachable(why.to_string()))?),
-                    request,
-                )
-                .await?
-            }
-        };
+        let response = exchange(&self.endpoint, self.trust.as_ref(), PATIENCE, request).await;
+        let response = response.map_err(|why| self.failed(why))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -306,24 +261,11 @@ impl Client {
         Err(self.refusal(status, &body))
     }
 
-    /// One exchange on a fresh connection.
-    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError>
-    where
-        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    {
-        let handshake = self.within(hyper::client::conn::http1::handshake(stream)).await?;
-        let (mut sender, connection) = handshake.map_err(|why| self.unreachable(why.to_string()))?;
-        tokio::spawn(connection);
-        let response = self.within(sender.send_request(request)).await?;
-        response.map_err(|why| self.unreachable(why.to_string()))
-    }
-
     /// The whole body of a small answer.
     async fn collect(&self, response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
         let mut body = response.into_body();
         let mut all = Vec::new();
-        while let Some(frame) = self.within(body.frame()).await? {
-            let frame = frame.map_err(|why| self.unreachable(why.to_string()))?;
+        while let Some(frame) = self.frame(&mut body).await? {
             if let Some(bytes) = frame.data_ref() {
                 if all.len() + bytes.len() > limits::ANSWER_BYTES_MAX {
                     return Err(self.bad_answer(format!("it is longer than {} bytes", limits::ANSWER_BYTES_MAX)));
@@ -343,11 +285,10 @@ impl Client {
         runtime.block_on(work)
     }
 
-    /// Waits for `step`, but not for ever.
-    async fn within<T>(&self, step: impl Future<Output = T>) -> Result<T, ClientError> {
-        timeout(PATIENCE, step)
-            .await
-            .map_err(|_| self.unreachable(format!("no answer within {} s", PATIENCE.as_secs())))
+    /// The next piece of a body.
+    async fn frame(&self, body: &mut Incoming) -> Result<Option<Frame<Bytes>>, ClientError> {
+        let next = async { body.frame().await.transpose() };
+        within(PATIENCE, next).await.map_err(|why| self.failed(why))
     }
 
     /// The error for an answer that is not 2xx.
@@ -355,6 +296,16 @@ impl Client {
         match serde_json::from_slice::<Problem>(body) {
             Ok(problem) => ClientError::Problem(Box::new(problem)),
             Err(_) => self.bad_answer(format!("status {status} without a problem in it")),
+        }
+    }
+
+    fn failed(&self, why: OutgoingError) -> ClientError {
+        match why {
+            OutgoingError::Unreachable(why) => self.unreachable(why),
+            OutgoingError::Tls(why) => ClientError::Tls {
+                endpoint: self.endpoint.to_string(),
+                why,
+            },
         }
     }
 
@@ -381,25 +332,6 @@ fn header_text(response: &Response<Incoming>, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints_are_read_in_all_their_forms() {
-        let tcp = Endpoint::Tcp("127.0.0.1:20080".to_owned());
-        assert_eq!(Endpoint::parse("http://127.0.0.1:20080"), Ok(tcp.clone()));
-        assert_eq!(Endpoint::parse("http://127.0.0.1:20080/"), Ok(tcp.clone()));
-        assert_eq!(Endpoint::parse("127.0.0.1:20080"), Ok(tcp));
-        let unix = Endpoint::Unix(PathBuf::from("/run/x.sock"));
-        assert_eq!(Endpoint::parse("unix:/run/x.sock"), Ok(unix.clone()));
-        assert_eq!(Endpoint::parse("unix:///run/x.sock"), Ok(unix.clone()));
-        assert_eq!(Endpoint::parse("/run/x.sock"), Ok(unix));
-    }
-
-    #[test]
-    fn an_address_without_a_port_is_refused_with_the_way_out() {
-        for text in ["127.0.0.1", "http://host", "unix:", "https://h:1", ":80"] {
-            assert!(Endpoint::parse(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_missing_socket_is_unreachable() {

@@ -5,7 +5,7 @@
 //! [`CoreService`] (the receiver), and errors to RFC 9457 problems.
 //!
 //! ```text
-//!   CLI ──Client──┐ HTTP/1 over TCP or a unix socket
+//!   CLI ──Client──┐ HTTP/1 over TCP, TLS or a unix socket
 //!                 ▼
 //!   routes: vms · cores · health · openapi ──► VmService / CoreService
 //! ```
@@ -16,24 +16,34 @@
 pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "outgoing")]
+pub mod endpoint;
 #[cfg(feature = "server")]
 pub mod events;
 pub mod human;
 pub mod limits;
 #[cfg(feature = "server")]
 pub mod listen;
+#[cfg(feature = "outgoing")]
+mod outgoing;
 #[cfg(feature = "pages")]
 pub mod pages;
 #[cfg(feature = "server")]
 pub mod routes;
 #[cfg(feature = "server")]
 pub mod service;
+#[cfg(feature = "outgoing")]
+pub mod tls;
 pub mod types;
+#[cfg(feature = "server")]
+pub mod webhook;
 
 #[cfg(feature = "server")]
 pub use auth::{KnownToken, Scope, TokenStore};
 #[cfg(feature = "client")]
-pub use client::{Client, ClientError, Endpoint};
+pub use client::{Client, ClientError};
+#[cfg(feature = "outgoing")]
+pub use endpoint::Endpoint;
 #[cfg(feature = "server")]
 pub use events::EventLog;
 #[cfg(feature = "server")]
@@ -42,13 +52,18 @@ pub use listen::{ApiListener, ListenError, ListenOn};
 pub use routes::{Peer, core_router, guarded, openapi, vm_router};
 #[cfg(feature = "server")]
 pub use service::{CoreFileSource, CoreQuery, CoreService, Deed, GroupQuery, ServiceError, VmService};
+#[cfg(feature = "server")]
+pub use tls::TlsFiles;
+#[cfg(feature = "outgoing")]
+pub use tls::{TlsClient, TlsError, Trust};
 pub use types::core::{
     ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, DigestedExtent, ExtentPage, FilterFacts, KernelHeaderFacts,
     NoteFacts,
 };
+pub use types::dead_letter::DeadLetter;
 pub use types::dump::{Dump, DumpPhase, DumpRequest, DumpState};
 pub use types::edit::{CoreEdit, CoreLabels};
-pub use types::event::{Event, EventData};
+pub use types::event::{EVENT_KINDS, Event, EventData};
 pub use types::explanation::{CoreGroup, CpuFacts, CrashFacts, Explanation, GroupPlace, LogSource};
 pub use types::health::{Check, Health};
 pub use types::page::Page;

@@ -1,5 +1,7 @@
 //! Bounds of the REST interface, with the reason beside each number.
 
+use std::time::Duration;
+
 /// Items of a page when the caller names no limit: a screenful or two.
 pub const PAGE_ITEMS_DEFAULT: usize = 50;
 
@@ -38,3 +40,15 @@ pub const LABELS_MAX: usize = 32;
 
 /// Longest name or value of a label.
 pub const LABEL_BYTES_MAX: usize = 128;
+
+/// How long the handshake of a TLS connection may take: a few round trips, on slow lines too.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// TLS connections at one time, those in their handshake included; each has some 40 KiB of buffers.
+pub const TLS_CONNECTIONS_MAX: usize = 512;
+
+/// A TLS connection on which nothing moves for so long gives its place back; streams of events are pinged every 15 s.
+pub const TLS_IDLE_TIME: Duration = Duration::from_secs(90);
+
+/// How long a delivery to a webhook may take from the connection to its answer.
+pub const WEBHOOK_TIME: Duration = Duration::from_secs(10);

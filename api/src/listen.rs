@@ -1,4 +1,4 @@
-//! Serves a router on a TCP address or a unix socket, on a thread of its own, until it is told to stop.
+//! Serves a router on a TCP address, with or without TLS, or on a unix socket, on a thread of its own, until it is told to stop.
 
 use std::fmt;
 use std::io;
@@ -12,6 +12,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 
 use crate::routes::Peer;
+use crate::tls::listener::TlsListener;
+use crate::tls::server::ServerTls;
+use crate::tls::{TlsError, TlsFiles};
 
 /// Owner and group may talk to the API; the group is for the operators.
 const SOCKET_MODE: u32 = 0o660;
@@ -23,6 +26,8 @@ const FOLDER_MODE: u32 = 0o750;
 pub enum ListenOn {
     /// A TCP address; port 0 asks for a free one.
     Tcp(SocketAddr),
+    /// The same over TLS, with the files of its certificate.
+    Tls(SocketAddr, TlsFiles),
     /// A unix socket.
     Unix(PathBuf),
 }
@@ -31,6 +36,7 @@ impl fmt::Display for ListenOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
+            Self::Tls(address, _) => write!(f, "https://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -53,6 +59,9 @@ pub enum ListenError {
         /// The socket.
         path: PathBuf,
     },
+    /// The certificate cannot be used.
+    #[error("cannot serve the API over TLS: {0}")]
+    Tls(#[from] TlsError),
     /// No thread or event loop.
     #[error("cannot start the API's thread: {0}")]
     Thread(#[source] io::Error),
@@ -88,10 +97,17 @@ impl ApiListener {
         // Errors of single connections are axum's to deal with; `serve` itself ends only when told to.
         let (on, thread) = match &on {
             ListenOn::Tcp(address) => {
-                let listener = std::net::TcpListener::bind(address).map_err(bind_error)?;
-                listener.set_nonblocking(true).map_err(bind_error)?;
-                let listener = TcpListener::from_std(listener).map_err(bind_error)?;
+                let listener = bind(*address).map_err(bind_error)?;
                 let real = ListenOn::Tcp(listener.local_addr().map_err(bind_error)?);
+                let serving = axum::serve(listener, service).with_graceful_shutdown(until);
+                drop(entered);
+                (real, spawn(move || drop(runtime.block_on(serving.into_future()))))
+            }
+            ListenOn::Tls(address, files) => {
+                let tls = ServerTls::read(files.clone())?;
+                let listener = bind(*address).map_err(bind_error)?;
+                let real = ListenOn::Tls(listener.local_addr().map_err(bind_error)?, files.clone());
+                let listener = TlsListener::new(listener, tls).map_err(bind_error)?;
                 let serving = axum::serve(listener, service).with_graceful_shutdown(until);
                 drop(entered);
                 (real, spawn(move || drop(runtime.block_on(serving.into_future()))))
@@ -128,6 +144,13 @@ impl Drop for ApiListener {
         // Not joined: a caller that reads slowly must not hold up the end of the process.
         drop(self.thread.take());
     }
+}
+
+/// Listens on an address. Needs the event loop.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 fn spawn(run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ListenError> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::events::EventLog;
 use crate::types::core::{ByteRange, CoreInfo, CoreState, CoreSummary, ExtentPage};
+use crate::types::dead_letter::DeadLetter;
 use crate::types::dump::{Dump, DumpRequest};
 use crate::types::edit::CoreEdit;
 use crate::types::explanation::{CoreGroup, Explanation};
@@ -199,6 +200,12 @@ pub trait CoreService: Send + Sync + 'static {
 
     /// How the receiver is.
     fn health(&self) -> Health;
+
+    /// Events that somebody could not be told of, newest first; `cursor` is one of an earlier page.
+    ///
+    /// # Errors
+    /// [`ServiceError::BadRequest`] for a cursor that is none.
+    fn dead_letters(&self, cursor: Option<&str>, limit: usize) -> Result<Page<DeadLetter>, ServiceError>;
 
     /// What happened lately.
     fn events(&self) -> Arc<EventLog>;

@@ -18,7 +18,7 @@
 //! - [`trains`]: many datagrams by one call, for senders too
 //! - `ingest`: sockets and sessions · `store`: what stands on disk · `allow`, `admission`: who
 //!   may dump, how often, how much · `hooks`: commands that are run · `events`, `audit`: what is told and written down of
-//!   it all · `limits`
+//!   it all · `webhooks`: addresses that are told · `limits`
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
 
@@ -33,6 +33,7 @@ mod explain;
 pub mod export;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod histogram;
 mod hooks;
 mod ingest;
 pub mod limits;
@@ -41,6 +42,7 @@ mod receiver;
 mod service;
 mod store;
 mod tokens;
+mod webhooks;
 
 /// The format of a canary: a small dump that only shows that dumps arrive.
 pub const CANARY_FORMAT: &str = "canary";
@@ -61,3 +63,4 @@ pub use service::CoreCatalogue;
 pub use store::StoreError;
 pub use store::verify::Verified;
 pub use tokens::{KeptToken, TokenError, Tokens};
+pub use webhooks::{Secret as WebhookSecret, Webhook, Webhooks, dead_letters};

@@ -232,3 +232,67 @@ pub const HOOK_LOOK: Duration = Duration::from_millis(20);
 
 /// Lost ranges in a hook's JSON: at some 40 bytes each all of it fits into a pipe.
 pub const HOOK_HOLES_MAX: usize = 200;
+
+/// How long to wait after each delivery to a webhook that failed: five tries in six minutes, which outlast a restart over there.
+pub const WEBHOOK_DELAYS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(7),
+    Duration::from_secs(45),
+    Duration::from_secs(300),
+];
+
+/// Letters that may wait for one address, each a file of about a kilobyte.
+pub const WEBHOOK_WAITING_MAX: usize = 10_000;
+
+/// Addresses that may be told: each has a task, and its copy of every event.
+pub const WEBHOOKS_MAX: usize = 16;
+
+/// Dead letters kept: enough to see what was missed; the oldest go first.
+pub const DEAD_LETTERS_MAX: usize = 1000;
+
+/// Longest letter that is read: an event is some kilobytes, its texts are cut where they come in.
+pub const LETTER_BYTES_MAX: u64 = 256 * 1024;
+
+/// Bounds of the histogram of core sizes: from the demo's guest to the largest hosts.
+pub const CORE_BOUNDS_BYTES: [u64; 9] = [
+    1 << 20,
+    1 << 24,
+    1 << 27,
+    1 << 30,
+    1 << 32,
+    1 << 34,
+    1 << 36,
+    1 << 38,
+    1 << 40,
+];
+
+/// A millisecond in nanoseconds.
+const MS: u64 = 1_000_000;
+
+/// Bounds of the histogram of receiving: from a canary to a large guest over a slow line.
+pub const RECEIVE_BOUNDS_NS: [u64; 9] = [
+    100 * MS,
+    1000 * MS,
+    5000 * MS,
+    15_000 * MS,
+    60_000 * MS,
+    300_000 * MS,
+    900_000 * MS,
+    3_600_000 * MS,
+    14_400_000 * MS,
+];
+
+/// Bounds of the histogram of acknowledgements: stock senders send again after 1 s.
+pub const ACK_BOUNDS_NS: [u64; 8] = [MS, 2 * MS, 5 * MS, 20 * MS, 100 * MS, 500 * MS, 1000 * MS, 5000 * MS];
+
+/// Bounds of the histogram of syncs: stock senders give up when FINISHED is not answered within 12 s.
+pub const FSYNC_BOUNDS_NS: [u64; 8] = [
+    MS,
+    5 * MS,
+    20 * MS,
+    100 * MS,
+    500 * MS,
+    2000 * MS,
+    5000 * MS,
+    12_000 * MS,
+];

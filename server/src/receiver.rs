@@ -24,6 +24,7 @@ use crate::service::CoreCatalogue;
 use crate::store::answered::Answered;
 use crate::store::examine::Ending;
 use crate::store::{self, Resumable, StoreError};
+use crate::webhooks::{WebhookTeller, Webhooks};
 
 /// What a receiver needs to know.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct ReceiverConfig {
     pub limits: Limits,
     /// Commands that are run when something happens to a dump.
     pub hooks: Hooks,
+    /// Addresses that are told when something happens.
+    pub webhooks: Webhooks,
     /// Program that explains a core that was kept, run as `PROGRAM explain-core DIRECTORY`; it prints the result of
     /// [`crate::explain()`]. Without it cores are not explained.
     pub explainer: Option<PathBuf>,
@@ -55,6 +58,7 @@ impl ReceiverConfig {
             allow: Vec::new(),
             limits: Limits::default(),
             hooks: Hooks::default(),
+            webhooks: Webhooks::default(),
             explainer: None,
             rules: SessionRules {
                 sessions_max: SESSIONS_MAX,
@@ -96,6 +100,7 @@ pub struct Receiver {
     addresses: Vec<SocketAddrV4>,
     heralds: Vec<JoinHandle<()>>,
     progress: ProgressTeller,
+    webhooks: WebhookTeller,
 }
 
 /// A session that cannot go on in this receiver.
@@ -122,6 +127,7 @@ impl Receiver {
             allow,
             limits,
             hooks,
+            webhooks,
             explainer,
             rules,
         } = config;
@@ -145,6 +151,7 @@ impl Receiver {
         let hooks = HookRunner::start(&root, hooks, Arc::clone(&counters));
         let run = jiff::Timestamp::now().as_millisecond();
         let events = Arc::new(EventLog::new(format!("{run:x}")));
+        let webhooks = WebhookTeller::start(&root, webhooks, Arc::clone(&events), &counters);
         let explainer = Explainer::start(explainer, Arc::clone(&cores), Arc::clone(&events));
         let progress = ProgressTeller::start(Arc::clone(&events), Arc::clone(&cores));
         let told = (hooks, explainer, events);
@@ -173,6 +180,7 @@ impl Receiver {
             addresses: doors.iter().map(|door| door.address()).collect(),
             heralds: Vec::new(),
             progress,
+            webhooks,
         };
         for door in doors {
             let listen = door.address();
@@ -244,6 +252,7 @@ impl Receiver {
         self.shared.explainer.stop();
         self.progress.stop();
         self.shared.hooks.stop();
+        self.webhooks.stop();
     }
 }
 

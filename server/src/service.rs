@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use api::{
     ByteRange, Check, CoreEdit, CoreFileSource, CoreGroup, CoreInfo, CoreQuery, CoreService, CoreState, CoreSummary,
-    Deed, EventLog, Explanation, ExtentPage, GroupQuery, Health, Page, SCHEMA_VERSION, ServiceError,
+    DeadLetter, Deed, EventLog, Explanation, ExtentPage, GroupQuery, Health, Page, SCHEMA_VERSION, ServiceError,
 };
 
 use crate::admission::{self, Admission};
@@ -15,6 +15,7 @@ use crate::audit::Audit;
 use crate::cores::LocalCores;
 use crate::events;
 use crate::ingest::Counters;
+use crate::webhooks;
 
 /// Space that must be free before new dumps are welcome: one small guest.
 const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
@@ -110,6 +111,27 @@ impl CoreService for CoreCatalogue {
             kernel_drops: self.counters.kernel_drops.load(Ordering::Relaxed),
             last_canary: last_canary(&all),
         }
+    }
+
+    fn dead_letters(&self, cursor: Option<&str>, limit: usize) -> Result<Page<DeadLetter>, ServiceError> {
+        let all = webhooks::dead_letters(&self.root);
+        let mut all = all.map_err(|why| ServiceError::Internal(format!("the dead letters cannot be read: {why}")))?;
+        if let Some(cursor) = cursor {
+            let plain = |byte: u8| byte.is_ascii_digit() || byte == b'-';
+            if !cursor.bytes().all(plain) {
+                return Err(ServiceError::BadRequest(format!(
+                    "`{cursor}` is not a cursor of this list"
+                )));
+            }
+            all.retain(|letter| letter.id.as_str() < cursor);
+        }
+        let more = all.len() > limit;
+        all.truncate(limit);
+        Ok(Page {
+            schema_version: SCHEMA_VERSION,
+            next_cursor: all.last().filter(|_| more).map(|last| last.id.clone()),
+            items: all,
+        })
     }
 
     fn events(&self) -> Arc<EventLog> {

@@ -10,10 +10,12 @@ pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod tokens;
 pub(crate) mod vms;
+pub(crate) mod webhooks;
 
 use clap::Subcommand;
 
 use crate::cli_failure::Outcome;
+use crate::output::LogFormat;
 
 /// The commands. A new one is a module, a variant, and a line in [`Command::run`].
 #[derive(Debug, Subcommand)]
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     /// Make, list and remove the tokens of a receiver's API.
     Tokens(tokens::Args),
+    /// List the events that nobody could be told of.
+    Webhooks(webhooks::Args),
     /// Print what a stored core tells of the crash; what a receiver runs for each core.
     #[command(hide = true)]
     ExplainCore(explain_core::Args),
@@ -52,6 +56,15 @@ impl Command {
         }
     }
 
+    /// What log lines look like.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Serve(args) => args.log_format,
+            Self::Run(args) => args.log_format,
+            _ => LogFormat::Text,
+        }
+    }
+
     /// Runs it to its end. `parser` is the whole command line, for completions and the manual page.
     pub(crate) fn run(self, parser: clap::Command) -> Outcome {
         match self {
@@ -63,6 +76,7 @@ impl Command {
             Self::Send(args) => send::run(args),
             Self::Doctor(args) => doctor::run(&args),
             Self::Tokens(args) => tokens::run(args),
+            Self::Webhooks(args) => webhooks::run(args),
             Self::ExplainCore(args) => explain_core::run(&args),
             Self::Completions(args) => completions::completions(&args, parser),
             Self::Man(args) => completions::manual(&args, parser),

@@ -21,7 +21,8 @@ use vmm_agent::{Agent, AgentConfig, AgentEvent, CoreFate, RunEnd};
 
 use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
 use crate::host_port::HostPort;
-use crate::{output, signals, vm_sockets};
+use crate::output::{self, LogFormat};
+use crate::{signals, vm_sockets};
 
 /// What to do about a socket that cannot be had.
 const CHOOSE_ANOTHER: &str = "choose another --name or --api";
@@ -110,6 +111,15 @@ pub(crate) struct Args {
     /// Socket of this machine's API.
     #[arg(long, value_name = "SOCKET")]
     api: Option<PathBuf>,
+    /// What log lines on standard error look like: json is one object in each line.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "COREFERRY_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    pub(super) log_format: LogFormat,
 }
 
 /// `auto`, or an Ethernet address.

@@ -10,11 +10,20 @@ use axum::http::request::Parts;
 use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::tls::listener::TlsListener;
+
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// An address.
     Address(SocketAddr),
+    /// An address, over TLS.
+    Tls {
+        /// The address.
+        address: SocketAddr,
+        /// SHA-256 of the client's certificate; only one whose authority is known gets this far.
+        certificate: Option<[u8; 32]>,
+    },
     /// A user of this host, as the kernel tells (unix(7), `SO_PEERCRED`).
     User {
         /// User id.
@@ -30,6 +39,18 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(f, "{}", address.ip()),
+            Self::Tls {
+                address,
+                certificate: None,
+            } => write!(f, "{}", address.ip()),
+            Self::Tls {
+                address,
+                certificate: Some(digest),
+            } => {
+                f.write_str("certificate ")?;
+                digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                write!(f, " at {}", address.ip())
+            }
             Self::User { uid, pid: Some(pid) } => write!(f, "uid {uid} (process {pid})"),
             Self::User { uid, pid: None } => write!(f, "uid {uid}"),
             Self::Unknown => f.write_str("unknown"),
@@ -49,6 +70,23 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
             uid: cred.uid(),
             pid: cred.pid(),
         })
+    }
+}
+
+impl Peer {
+    /// Its address, if it has one.
+    #[must_use]
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) | Self::Tls { address, .. } => Some(*address),
+            Self::User { .. } | Self::Unknown => None,
+        }
+    }
+}
+
+impl Connected<IncomingStream<'_, TlsListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        *stream.remote_addr()
     }
 }
 

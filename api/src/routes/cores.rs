@@ -253,7 +253,7 @@ async fn file(
 }
 
 /// The caller's limit, or the default; never more than `most`.
-fn bounded(limit: Option<usize>, default: usize, most: usize) -> Result<usize, Refusal> {
+pub(super) fn bounded(limit: Option<usize>, default: usize, most: usize) -> Result<usize, Refusal> {
     match limit {
         None => Ok(default),
         Some(0) => Err(Refusal::bad_request("limit must be at least 1")),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -19,10 +20,15 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::blocking;
+use super::cores::bounded;
 use super::problems::Refusal;
 use crate::events::{EventLog, Listener};
+use crate::limits;
 use crate::service::{CoreService, ServiceError};
+use crate::types::dead_letter::DeadLetter;
 use crate::types::event::{EVENT_KINDS, Event};
+use crate::types::page::Page;
 use crate::types::problem::Problem;
 
 /// Silence after which a comment is sent, so that what is between does not close the connection.
@@ -33,7 +39,9 @@ const PIPE_BYTES: usize = 64 * 1024;
 
 /// The routes of events.
 pub(super) fn routes() -> OpenApiRouter<Arc<dyn CoreService>> {
-    OpenApiRouter::new().routes(routes!(events))
+    OpenApiRouter::new()
+        .routes(routes!(events))
+        .routes(routes!(dead_letters))
 }
 
 /// The query of the events.
@@ -65,6 +73,33 @@ async fn events(
     let at = log.position(last);
     let listener = listen(&log)?;
     Ok(stream(move |pipe| tell(listener, at, wanted, pipe)))
+}
+
+/// The query of the dead letters.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct DeadLetterQuery {
+    /// Where the last page ended, as its `next_cursor` said.
+    cursor: Option<String>,
+    /// Most items, 1 to 500.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<usize>,
+}
+
+/// Events that a webhook could not be told of, newest first.
+#[utoipa::path(get, path = "/api/v1/dead-letters", tag = "events", params(DeadLetterQuery), responses(
+    (status = 200, body = Page<DeadLetter>),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+))]
+async fn dead_letters(
+    State(service): State<Arc<dyn CoreService>>,
+    query: Result<Query<DeadLetterQuery>, QueryRejection>,
+) -> Result<Json<Page<DeadLetter>>, Refusal> {
+    let Query(query) = query.map_err(|why| Refusal::bad_request(why.body_text()))?;
+    let limit = bounded(query.limit, limits::PAGE_ITEMS_DEFAULT, limits::PAGE_ITEMS_MAX)?;
+    let page = blocking(move || service.dead_letters(query.cursor.as_deref(), limit)).await?;
+    Ok(Json(page))
 }
 
 /// The kinds that a caller wants.

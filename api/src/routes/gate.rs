@@ -4,7 +4,7 @@
 //! unix socket ─► the socket's mode has decided ─► in
 //! TCP ─ a token is shown ─► known? ─► has the scope? ─► in
 //!     └ none is shown ─► are there tokens? ─ yes ─► 401 (browsers: to /login)
-//!                                          └ no, and the caller is this host ─► in
+//!                                          └ no, and the caller is this host, or has shown a client certificate ─► in
 //! ```
 
 use std::net::IpAddr;
@@ -49,7 +49,9 @@ pub(super) async fn gate(State(tokens): State<Arc<dyn TokenStore>>, mut request:
             let sentence = format!("the token {} lacks the scope {needed}", token.name);
             Refusal::from(ServiceError::Denied(sentence)).into_response()
         }
-        Ok(Shown::Nothing { any: false }) if is_this_host(peer, request.headers()) => next.run(request).await,
+        Ok(Shown::Nothing { any: false }) if has_certificate(peer) || is_this_host(peer, request.headers()) => {
+            next.run(request).await
+        }
         Ok(Shown::Token(None)) => unknown(&request, "this token is not known"),
         Ok(Shown::Nothing { .. }) => unknown(&request, "show a token: Authorization: Bearer TOKEN"),
         Err(_) => Refusal::from(ServiceError::Internal("the token could not be looked up".to_owned())).into_response(),
@@ -70,6 +72,8 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scope> {
         (true, ["livez" | "readyz" | "openapi.json"] | ["assets", _]) | (_, ["login" | "logout"]) => None,
         (true, ["api", "v1", "cores", _, "extents"]) => Some(Scope::ReadCore),
         (true, ["api", "v1", "cores", _, "files", name]) if !META_FILES.contains(name) => Some(Scope::ReadCore),
+        // Where events go is for those who configured it.
+        (true, ["api", "v1", "dead-letters"]) => Some(Scope::Admin),
         (true, _) => Some(Scope::ReadMeta),
         (false, ["api", "v1", "vms", _, "dumps"] | ["api", "v1", "dumps", _]) => Some(Scope::Trigger),
         (false, _) => Some(Scope::Admin),
@@ -99,10 +103,22 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, secret)| secret)
 }
 
+/// Whether a caller has shown a certificate of an authority that this receiver knows.
+fn has_certificate(peer: Option<Peer>) -> bool {
+    matches!(
+        peer,
+        Some(Peer::Tls {
+            certificate: Some(_),
+            ..
+        })
+    )
+}
+
 /// Whether a caller without a token is of this host, and means it: a page of another site that a browser here was made to
 /// ask this address by another name (DNS rebinding) does not.
 fn is_this_host(peer: Option<Peer>, headers: &HeaderMap) -> bool {
-    let is_loopback = matches!(peer, Some(Peer::Address(address)) if address.ip().is_loopback());
+    let address = peer.and_then(|peer| peer.address());
+    let is_loopback = address.is_some_and(|address| address.ip().is_loopback());
     let host = headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
@@ -161,6 +177,7 @@ mod tests {
         for path in ["/", "/cores/x", "/metrics", "/live", "/unknown"] {
             assert_eq!(of(Method::GET, path), Some(Scope::ReadMeta), "{path}");
         }
+        assert_eq!(of(Method::GET, "/api/v1/dead-letters"), Some(Scope::Admin));
         assert_eq!(of(Method::GET, "/livez"), None);
     }
 

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::shapes::Shapes;
+
 /// Counts since the receiver started.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -30,6 +32,14 @@ pub(crate) struct Counters {
     pub(crate) storage_failures: AtomicU64,
     /// Events whose hooks were not run because too many were waiting.
     pub(crate) hooks_dropped: AtomicU64,
+    /// Events that an address was told of.
+    pub(crate) webhooks_delivered: AtomicU64,
+    /// Tries to tell one that failed and are made again.
+    pub(crate) webhooks_failed: AtomicU64,
+    /// Events that an address could not be told of.
+    pub(crate) webhooks_dead: AtomicU64,
+    /// How long things take, and how large they are.
+    pub(crate) shapes: Shapes,
 }
 
 impl Counters {
@@ -114,6 +124,21 @@ impl Counters {
             let value = counter.load(Ordering::Relaxed);
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
         }
+        let name = "coreferry_webhook_deliveries_total";
+        let help = "Deliveries to webhooks, by how they ended.";
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+        for (result, counter) in [
+            ("delivered", &self.webhooks_delivered),
+            ("retried", &self.webhooks_failed),
+            ("dead", &self.webhooks_dead),
+        ] {
+            let _ = writeln!(
+                text,
+                "{name}{{result=\"{result}\"}} {}",
+                counter.load(Ordering::Relaxed)
+            );
+        }
+        self.shapes.render(&mut text);
         text
     }
 }

@@ -15,6 +15,7 @@ mod half_open;
 mod inbox;
 mod kept;
 mod session;
+mod shapes;
 
 use std::net::{SocketAddrV4, UdpSocket};
 use std::path::PathBuf;

@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{CoreFile, CoreState, SCHEMA_VERSION};
 use jiff::Timestamp;
@@ -67,7 +68,10 @@ pub(crate) fn commit(mut session: Session, mut ending: Ending) -> Result<Kept, C
     let examined = examine_or_else(&session, header.as_ref(), &mut ending);
     // A file that cannot have this length keeps the one it has: its tail is lost either way.
     let _ = session.file.set_len(examined.file_len_bytes);
-    let examined = match (session.file.sync_all(), &ending) {
+    let began = Instant::now();
+    let synced = session.file.sync_all();
+    super::FSYNC.add_since(began);
+    let examined = match (synced, &ending) {
         (Err(why), Ending::Finished) => {
             ending = Ending::Storage(format!("cannot sync the file: {why}"));
             examine_or_else(&session, header.as_ref(), &mut ending)

@@ -8,6 +8,7 @@
 //! DIR/lock                           taken by whoever changes or removes stored cores
 //! DIR/audit.jsonl                    who took and who removed what
 //! DIR/tokens.json                    digests of the tokens that the API knows
+//! DIR/webhooks/                      events that are still to be delivered, and those that could not be
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -61,6 +62,8 @@ pub(crate) const LOCK: &str = "lock";
 pub(crate) const AUDIT: &str = "audit.jsonl";
 /// Digests of the tokens that the API knows.
 pub(crate) const TOKENS: &str = "tokens.json";
+/// Events that are to be delivered.
+pub(crate) const WEBHOOKS: &str = "webhooks";
 /// Space set aside for the records.
 pub(crate) const RESERVE: &str = "reserve";
 

@@ -25,8 +25,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::admission::Ledger;
+use crate::histogram::Histogram;
+use crate::limits::FSYNC_BOUNDS_NS;
 pub(crate) use commit::Kept;
 pub(crate) use recover::{LeftOver, Resumable, forget_lingering};
+
+/// How long syncs take, in this process.
+pub(crate) static FSYNC: Histogram = Histogram::new(&FSYNC_BOUNDS_NS);
 
 /// Why a directory cannot be used as a store.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use super::layout;
 
@@ -128,8 +129,10 @@ impl Worker {
 
 impl Synced {
     fn sync(&mut self) -> io::Result<()> {
+        let began = Instant::now();
         self.journal.sync_data()?;
         self.file.sync_data()?;
+        super::FSYNC.add_since(began);
         for dir in std::mem::take(&mut self.dirs) {
             layout::sync_dir(&dir)?;
         }

@@ -22,6 +22,8 @@ use crate::cli_failure::{Exit, OrExit as _, Outcome};
 use crate::output;
 use source::{Filter, Source};
 
+use crate::trust::TrustArgs;
+
 /// How often `cores list --watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -47,9 +49,11 @@ struct From {
     /// Read the cores of this directory, without a receiver [env: COREFERRY_DIR].
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "api")]
     dir: Option<PathBuf>,
-    /// Ask the receiver's API here, http://HOST:PORT or unix:PATH [env: COREFERRY_API].
+    /// Ask the receiver's API here, http://HOST:PORT, https://HOST:PORT or unix:PATH [env: COREFERRY_API].
     #[arg(long, global = true, value_name = "URL")]
     api: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -152,7 +156,7 @@ struct FetchArgs {
 /// Runs one subcommand.
 pub(crate) fn run(args: Args) -> Outcome {
     let json = args.from.json;
-    let source = Source::open(args.from.dir, args.from.api)?;
+    let source = Source::open(args.from.dir, args.from.api, args.from.trust)?;
     match args.verb {
         None => list(&source, ListArgs::default(), json),
         Some(Verb::List(args)) => list(&source, args, json),

@@ -11,6 +11,7 @@ use server::LocalCores;
 
 use crate::cli_failure::{Exit, Failure};
 use crate::output;
+use crate::trust::TrustArgs;
 
 /// Where the receiver's API is by default.
 const API_DEFAULT: &str = "http://127.0.0.1:20080";
@@ -44,20 +45,20 @@ impl Filter {
 
 impl Source {
     /// The source that options and environment name; options come first.
-    pub(super) fn open(dir: Option<PathBuf>, api: Option<String>) -> Result<Self, Failure> {
+    pub(super) fn open(dir: Option<PathBuf>, api: Option<String>, trust: TrustArgs) -> Result<Self, Failure> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         if let Some(dir) = dir {
             return Self::dir(&dir);
         }
         if let Some(url) = api {
-            return Self::api(&url);
+            return Self::api(&url, trust);
         }
         if let Some(dir) = variable("COREFERRY_DIR") {
             return Self::dir(Path::new(&dir));
         }
         match variable("COREFERRY_API") {
-            Some(url) => Self::api(&url.to_string_lossy()),
-            None => Self::api(API_DEFAULT),
+            Some(url) => Self::api(&url.to_string_lossy(), trust),
+            None => Self::api(API_DEFAULT, trust),
         }
     }
 
@@ -77,9 +78,10 @@ impl Source {
     }
 
     /// An API.
-    fn api(url: &str) -> Result<Self, Failure> {
+    fn api(url: &str, trust: TrustArgs) -> Result<Self, Failure> {
         let endpoint = Endpoint::parse(url).map_err(|why| Failure::new(Exit::Usage, format!("--api {why}")))?;
-        Ok(Self::Api(Client::new(endpoint).with_token(token()?)))
+        let trust = trust.read(&endpoint)?;
+        Ok(Self::Api(Client::new(endpoint).with_token(token()?).with_trust(trust)))
     }
 
     /// The cores that match, newest first.
@@ -212,7 +214,9 @@ pub(super) fn refused(why: &ServiceError) -> Failure {
 pub(super) fn failed(client: &Client, why: &ClientError) -> Failure {
     let exit = Exit::from(why);
     let hint = match exit {
-        Exit::Unreachable => "; is `coreferry serve` running there? --dir DIR reads a directory without it".to_owned(),
+        Exit::Unreachable if matches!(why, ClientError::Unreachable { .. }) => {
+            "; is `coreferry serve` running there? --dir DIR reads a directory without it".to_owned()
+        }
         Exit::Denied => "; COREFERRY_TOKEN holds the token (`coreferry tokens add` makes one)".to_owned(),
         Exit::NothingMatched => format!("; `coreferry cores list --api {}` shows the ids", client.endpoint()),
         _ => String::new(),

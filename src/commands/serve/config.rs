@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context as _;
-use api::ListenOn;
+use api::{ListenOn, TlsFiles};
 use netdump::AckPolicy;
 use netdump::wire::HERALD_PORT;
-use server::{Cidr, Hooks};
+use server::{Cidr, Hooks, Webhook};
 use toml::{Table, Value};
 
 use super::Args;
 use super::hooks;
 use super::limits::{self, SettledLimits};
+use super::webhooks;
 use crate::cli_failure::{Exit, Failure};
 
 /// Where cores are kept if nobody says otherwise.
@@ -22,7 +23,7 @@ const DIR_DEFAULT: &str = "/var/crash";
 const API_DEFAULT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 20080);
 
 /// What a file may say.
-const KEYS: &str = "the keys are dir, listen, allow, api and ack-policy, and the tables are limits and hooks";
+const KEYS: &str = "the keys are dir, listen, allow, api, api-cert, api-key, api-client-ca and ack-policy, and the tables are limits, hooks and webhooks";
 
 /// Everything that `serve` needs to know.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub(super) struct Settings {
     pub(super) ack_policy: AckPolicy,
     pub(super) limits: SettledLimits,
     pub(super) hooks: Hooks,
+    pub(super) webhooks: Vec<Webhook>,
 }
 
 impl Settings {
@@ -44,17 +46,24 @@ impl Settings {
     pub(super) fn gather(args: Args) -> Result<Self, Failure> {
         let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
         let herald = SocketAddrV4::new(Ipv4Addr::LOCALHOST, HERALD_PORT);
+        let api = args
+            .api
+            .or(file.api)
+            .unwrap_or_else(|| ListenOn::Tcp(API_DEFAULT.into()));
+        let files = [
+            args.api_cert.or(file.api_cert),
+            args.api_key.or(file.api_key),
+            args.api_client_ca.or(file.api_client_ca),
+        ];
         Ok(Self {
             dir: args.dir.or(file.dir).unwrap_or_else(|| PathBuf::from(DIR_DEFAULT)),
             listen: args.listen.or(file.listen).unwrap_or_else(|| vec![herald]),
             allow: args.allow.or(file.allow).unwrap_or_default(),
-            api: args
-                .api
-                .or(file.api)
-                .unwrap_or_else(|| ListenOn::Tcp(API_DEFAULT.into())),
+            api: with_tls(api, files).map_err(|why| Failure::new(Exit::Usage, why))?,
             ack_policy: args.ack_policy.or(file.ack_policy).unwrap_or_default(),
             limits: file.limits.unwrap_or_default(),
             hooks: file.hooks.unwrap_or_default(),
+            webhooks: file.webhooks.unwrap_or_default(),
         })
     }
 }
@@ -66,9 +75,13 @@ struct File {
     listen: Option<Vec<SocketAddrV4>>,
     allow: Option<Vec<Cidr>>,
     api: Option<ListenOn>,
+    api_cert: Option<PathBuf>,
+    api_key: Option<PathBuf>,
+    api_client_ca: Option<PathBuf>,
     ack_policy: Option<AckPolicy>,
     limits: Option<SettledLimits>,
     hooks: Option<Hooks>,
+    webhooks: Option<Vec<Webhook>>,
 }
 
 impl File {
@@ -90,6 +103,13 @@ impl File {
                 "listen" => some_strings(&value, &listen_address).map(|listen| file.listen = Some(listen)),
                 "allow" => strings(&value, &Cidr::from_str).map(|allow| file.allow = Some(allow)),
                 "api" => string(&value).and_then(parse_api).map(|api| file.api = Some(api)),
+                "api-cert" => string(&value)
+                    .and_then(some_file)
+                    .map(|path| file.api_cert = Some(path)),
+                "api-key" => string(&value).and_then(some_file).map(|path| file.api_key = Some(path)),
+                "api-client-ca" => string(&value)
+                    .and_then(some_file)
+                    .map(|path| file.api_client_ca = Some(path)),
                 "ack-policy" => string(&value)
                     .and_then(parse_ack_policy)
                     .map(|policy| file.ack_policy = Some(policy)),
@@ -99,6 +119,7 @@ impl File {
                 "hooks" => table_of(&value)
                     .and_then(hooks::parse)
                     .map(|hooks| file.hooks = Some(hooks)),
+                "webhooks" => webhooks::parse(&value).map(|webhooks| file.webhooks = Some(webhooks)),
                 _ => Err(format!("there is no such key; {KEYS}")),
             };
             told.map_err(|why| format!("`{key}`: {why}"))?;
@@ -152,12 +173,19 @@ fn some_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
+fn some_file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("it is empty; name a PEM file, or leave the key out".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
 fn listen_address(text: &str) -> Result<SocketAddrV4, String> {
     text.parse()
         .map_err(|_| format!("`{text}` is no IPv4 address with a port; write it as 192.0.2.10:20023"))
 }
 
-/// Reads `ADDR:PORT` or `unix:PATH`. Without authentication, nothing but loopback is taken.
+/// Reads `ADDR:PORT` or `unix:PATH`.
 pub(super) fn parse_api(text: &str) -> Result<ListenOn, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return match path {
@@ -168,14 +196,34 @@ pub(super) fn parse_api(text: &str) -> Result<ListenOn, String> {
     let address: SocketAddr = text
         .parse()
         .map_err(|_| "write it as 127.0.0.1:20080 or unix:/run/coreferry.sock".to_owned())?;
-    if address.ip().is_loopback() {
-        Ok(ListenOn::Tcp(address))
-    } else {
-        Err(
-            "the API speaks no TLS, and a token would be read on the way: only loopback addresses and unix sockets are taken; put a \
-             proxy with TLS in front of one, or come by ssh -L"
-                .to_owned(),
-        )
+    Ok(ListenOn::Tcp(address))
+}
+
+/// Puts the API's address and the files of its certificate together. Nothing but loopback and unix sockets goes without TLS.
+fn with_tls(api: ListenOn, [certificate, key, client_ca]: [Option<PathBuf>; 3]) -> Result<ListenOn, String> {
+    match (api, certificate, key) {
+        (ListenOn::Tcp(address), Some(certificate), Some(key)) => {
+            let files = TlsFiles {
+                certificate,
+                key,
+                client_ca,
+            };
+            Ok(ListenOn::Tls(address, files))
+        }
+        (_, Some(_), Some(_)) => {
+            Err("api-cert and api-key are for an API on a TCP address (--api ADDR:PORT)".to_owned())
+        }
+        (_, Some(_), None) | (_, None, Some(_)) => {
+            Err("api-cert and api-key go together: a certificate, and its key".to_owned())
+        }
+        (_, None, None) if client_ca.is_some() => {
+            Err("api-client-ca needs TLS: name a certificate with api-cert, and its key with api-key".to_owned())
+        }
+        (ListenOn::Tcp(address), None, None) if !address.ip().is_loopback() => Err(format!(
+            "api: {address} is not a loopback address, and without TLS a token would be read on the way; name a certificate \
+             with --api-cert and --api-key, or come by ssh -L"
+        )),
+        (api, None, None) => Ok(api),
     }
 }
 
@@ -248,6 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_but_this_host_goes_without_tls() {
+        let refused = |options: &[&str]| gather(options).unwrap_err().sentence();
+        assert!(refused(&["--api", "0.0.0.0:80"]).contains("not a loopback address"));
+        assert!(refused(&["--api", "[::]:80"]).contains("--api-cert"));
+        assert!(refused(&["--api", "192.0.2.1:80", "--api-cert", "c"]).contains("go together"));
+        assert!(refused(&["--api-key", "k"]).contains("go together"));
+        assert!(refused(&["--api-client-ca", "a"]).contains("needs TLS"));
+        assert!(refused(&["--api", "unix:/s", "--api-cert", "c", "--api-key", "k"]).contains("TCP"));
+        let told = gather(&["--api", "192.0.2.1:80", "--api-cert", "c", "--api-key", "k"]).unwrap();
+        assert_eq!(told.api.to_string(), "https://192.0.2.1:80");
+    }
+
+    #[test]
     fn mistakes_name_the_key_and_the_way_out() {
         for (text, expected) in [
             ("colour = 1", ["`colour`", KEYS]),
@@ -257,7 +318,8 @@ mod tests {
             ("listen = ['here']", ["`here`", "192.0.2.10:20023"]),
             ("listen = [['127.0.0.1:1']]", ["`listen`", "string"]),
             ("allow = '10.0.0.0/33'", ["`allow`", "10.0.0.0/33"]),
-            ("api = '0.0.0.0:80'", ["`api`", "loopback"]),
+            ("api = 'here'", ["`api`", "127.0.0.1:20080"]),
+            ("api-cert = ''", ["`api-cert`", "PEM"]),
             ("api = 20080", ["`api`", "string"]),
             ("limits = 5", ["`limits`", "brackets"]),
             ("[limits]\ndump-max = 'x'", ["`limits`", "`dump-max`"]),

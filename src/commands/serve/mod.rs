@@ -3,20 +3,22 @@
 mod config;
 mod hooks;
 mod limits;
+mod webhooks;
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use anyhow::Context as _;
-use api::{ApiListener, ListenOn};
+use api::{ApiListener, ListenOn, TokenStore as _};
 use netdump::AckPolicy;
 use sd_notify::NotifyState;
-use server::{Cidr, Receiver, ReceiverConfig, ReceiverError, Tokens};
+use server::{Cidr, Receiver, ReceiverConfig, ReceiverError, Tokens, Webhooks};
 
 use self::config::Settings;
 use crate::cli_failure::{Exit, Failure, Outcome};
-use crate::{output, signals};
+use crate::output::{self, LogFormat};
+use crate::signals;
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -34,17 +36,35 @@ pub(crate) struct Args {
     /// Network that may dump, such as 192.0.2.0/24; loopback always may. May be repeated.
     #[arg(long, value_name = "CIDR")]
     allow: Option<Vec<Cidr>>,
-    /// Where the API listens: a loopback address, or a unix socket [default: 127.0.0.1:20080].
+    /// Where the API listens: an address, or a unix socket. One that is not loopback needs --api-cert [default: 127.0.0.1:20080].
     #[arg(long, value_name = "ADDR:PORT|unix:PATH", value_parser = config::parse_api)]
     api: Option<ListenOn>,
+    /// PEM file with the API's certificate and its chain: the API speaks TLS. A renewed one is taken without a restart.
+    #[arg(long, value_name = "FILE")]
+    api_cert: Option<PathBuf>,
+    /// PEM file with the key of that certificate.
+    #[arg(long, value_name = "FILE")]
+    api_key: Option<PathBuf>,
+    /// PEM file with the authorities of clients: who shows no certificate of theirs is turned away.
+    #[arg(long, value_name = "FILE")]
+    api_client_ca: Option<PathBuf>,
     /// When dump data is acknowledged. paired keeps stock FreeBSD senders from missing their losses (docs/netdump-acks.md);
     /// immediate acknowledges each packet at once [default: paired].
     #[arg(long, value_name = "paired|immediate", value_parser = config::parse_ack_policy)]
     ack_policy: Option<AckPolicy>,
-    /// TOML file with the keys dir, listen, allow, api and ack-policy, named as these options, which win over it, and with
-    /// the limits on dumps (docs/serve.toml shows all).
+    /// TOML file with keys named as these options, which win over it, with the limits on dumps, and with what is told when
+    /// something happens (docs/serve.toml shows all).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// What log lines on standard error look like: json is one object in each line.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "COREFERRY_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    pub(super) log_format: LogFormat,
 }
 
 /// Runs the receiver until SIGTERM or SIGINT.
@@ -58,6 +78,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     };
     signals::on_stop(stop).context("cannot wait for signals")?;
     let tokens = Tokens::of(&settings.dir);
+    somebody_may_come_in(&on, &tokens)?;
     let receiver = start_receiver(settings)?;
     let router = api::guarded(api::core_router(receiver.service()), Arc::new(tokens));
     let api = ApiListener::start(on, router).context("the API cannot be served; --api chooses another address")?;
@@ -71,6 +92,20 @@ pub(crate) fn run(args: Args) -> Outcome {
     Ok(Exit::Ok)
 }
 
+/// An API that others can reach asks each of them who it is. One that nobody could come into is a mistake.
+fn somebody_may_come_in(on: &ListenOn, tokens: &Tokens) -> Result<(), Failure> {
+    match on {
+        ListenOn::Tls(address, files) if !address.ip().is_loopback() && files.client_ca.is_none() && !tokens.any() => {
+            let sentence = format!(
+                "the API on {address} would let nobody in: there is no token yet (`coreferry tokens add` makes one), and no \
+                 authority of client certificates is named (--api-client-ca)"
+            );
+            Err(Failure::new(Exit::Usage, sentence))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Starts the receiver.
 fn start_receiver(settings: Settings) -> Result<Receiver, Failure> {
     let dir = settings.dir.display().to_string();
@@ -79,6 +114,10 @@ fn start_receiver(settings: Settings) -> Result<Receiver, Failure> {
         allow: settings.allow,
         limits: settings.limits.limits,
         hooks: settings.hooks,
+        webhooks: Webhooks {
+            targets: settings.webhooks,
+            ..Webhooks::default()
+        },
         // Not being able to name itself costs the explanations, no core.
         explainer: std::env::current_exe().ok(),
         ..ReceiverConfig::new(settings.dir)

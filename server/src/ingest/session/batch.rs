@@ -89,7 +89,8 @@ impl SessionThread {
                 .map_err(|why| self.storage(why))?;
         }
         if !runs.is_empty() {
-            self.held_since.get_or_insert_with(Instant::now);
+            let since = *self.held_since.get_or_insert_with(Instant::now);
+            self.unanswered_since.get_or_insert(since);
         }
         for run in runs {
             self.write_run(&run)?;

@@ -111,6 +111,7 @@ impl Beginning {
             is_ours: None,
             last_refusal: None,
             held_since: None,
+            unanswered_since: None,
             expected_len_seen: false,
             no_space_told: Cell::new(false),
             acks_out: TrainSender::new(),
@@ -152,6 +153,8 @@ struct SessionThread {
     last_refusal: Option<String>,
     /// Since when acknowledgements of data are held, because the disk is behind.
     held_since: Option<Instant>,
+    /// Since when data waits for its acknowledgement.
+    unanswered_since: Option<Instant>,
     /// Whether the length that the dump will have was looked at.
     expected_len_seen: bool,
     /// Whether a lack of space was told.
@@ -235,7 +238,12 @@ impl SessionThread {
             self.session.handle_timeout(self.now());
             match self.disk_is_behind() {
                 Ok(true) => {}
-                Ok(false) => self.send_acks()?,
+                Ok(false) => {
+                    self.send_acks()?;
+                    if let Some(since) = self.unanswered_since.take() {
+                        self.shared.counters.shapes.ack.add_since(since);
+                    }
+                }
                 Err(ending) => {
                     self.session.refuse();
                     self.end(ending);
