@@ -151,13 +151,17 @@ fn verdict(report: &Report) -> String {
     } = report;
     let relation = if *identical { "byte-identical to" } else { "NOT" };
     let compared = output::bytes(*mem_bytes);
-    let area = report.dump_area.map_or_else(String::new, |area| {
-        format!(
-            "; of the {} that the dump itself works in, {} bytes have changed since",
-            output::bytes(area.len_bytes),
-            area.changed_bytes
-        )
-    });
+    // A comparison that failed ended there and counted no further.
+    let area = report
+        .dump_area
+        .filter(|_| *identical)
+        .map_or_else(String::new, |area| {
+            format!(
+                "; of the {} that the dump itself works in, {} bytes have changed since",
+                output::bytes(area.len_bytes),
+                area.changed_bytes
+            )
+        });
     format!("the stored core is {relation} the memory of the frozen guest, {compared} compared{area}")
 }
 
