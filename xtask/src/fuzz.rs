@@ -54,7 +54,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let mut command = Command::new(&program);
         command.env("COREFERRY_FUZZ_TARGET", &name);
         command.arg(format!("-max_total_time={}", options.seconds));
-        let len_max = if name == "core-file" { CORE_LEN_MAX } else { INPUT_LEN_MAX };
+        let len_max = if name == "core-file" {
+            CORE_LEN_MAX
+        } else {
+            INPUT_LEN_MAX
+        };
         command.arg(format!("-max_len={len_max}"));
         command.args([
             "-rss_limit_mb=1024",
