@@ -1,9 +1,12 @@
 //! Pages of the list, and the cursors between them.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+
 use api::{CoreQuery, CoreSummary, Page, SCHEMA_VERSION, ServiceError};
 use jiff::Timestamp;
 
-use super::LocalCores;
+use super::{LocalCores, edits};
 
 impl LocalCores {
     /// A page of the list.
@@ -30,11 +33,23 @@ impl LocalCores {
             .last()
             .filter(|_| more)
             .map(|last| encode_cursor(&cursor_text(last)));
+        self.look_at_pins(&mut items);
         Ok(Page {
             schema_version: SCHEMA_VERSION,
             items,
             next_cursor,
         })
+    }
+
+    /// Pins may be set and taken by other processes, which this one's index does not hear of.
+    fn look_at_pins(&self, items: &mut [CoreSummary]) {
+        let entries = self.entries().into_iter();
+        let dirs: HashMap<String, PathBuf> = entries.map(|entry| (entry.summary.id, entry.dir)).collect();
+        for core in items {
+            if let Some(dir) = dirs.get(&core.id) {
+                core.pinned = edits::read(dir).pinned;
+            }
+        }
     }
 }
 
