@@ -3,7 +3,7 @@
 use api::CoreEdit;
 
 use super::source::{Source, core_path, failed, refused};
-use crate::cli_failure::{Exit, OrExit as _, Outcome};
+use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
 use crate::output;
 
 /// Arguments of `cores note`.
@@ -39,16 +39,23 @@ pub(super) fn pin(source: &Source, id: &str, pinned: bool) -> Outcome {
 pub(super) fn remove(source: &Source, id: &str) -> Outcome {
     // A prefix that means one core now may mean another one at the next request.
     let id = source.info(id)?.summary.id;
-    match source {
-        Source::Dir(cores) => {
-            cores.remove_by(&id, &own_user()).map_err(|why| refused(&why))?;
-        }
-        Source::Api(client) => {
-            client.delete(&core_path(&id)).map_err(|why| failed(client, &why))?;
-        }
-    }
+    remove_core(source, &id, "rm")?;
     output::line(&format!("{id} removed"))?;
     Ok(Exit::Ok)
+}
+
+/// Removes the core of this id; `by_what` is written down where this process does it.
+pub(super) fn remove_core(source: &Source, id: &str, by_what: &str) -> Result<(), Failure> {
+    match source {
+        Source::Dir(cores) => {
+            let by = format!("{} ({by_what})", own_user());
+            cores.remove_by(id, &by).map_err(|why| refused(&why))?;
+        }
+        Source::Api(client) => {
+            client.delete(&core_path(id)).map_err(|why| failed(client, &why))?;
+        }
+    }
+    Ok(())
 }
 
 fn change(source: &Source, id: &str, edit: &CoreEdit) -> Outcome {

@@ -8,6 +8,7 @@ mod groups;
 mod info;
 mod log;
 mod print;
+mod prune;
 mod source;
 mod verify;
 
@@ -104,6 +105,9 @@ enum Verb {
     /// Remove a core with all its files.
     #[command(after_help = "A pinned core stays.\n\nExample: coreferry cores rm 0192f0c1")]
     Rm(IdArgs),
+    /// Remove the cores that the rules do not keep.
+    #[command(after_help = prune::AFTER_HELP)]
+    Prune(prune::PruneArgs),
     /// Prove a core's bytes by their digests.
     #[command(
         after_help = "Exits with 4 when the core is incomplete or a byte is wrong.\n\nExample: coreferry cores verify latest"
@@ -170,6 +174,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         Some(Verb::Pin(args)) => edit::pin(&source, &args.id, true),
         Some(Verb::Unpin(args)) => edit::pin(&source, &args.id, false),
         Some(Verb::Rm(args)) => edit::remove(&source, &args.id),
+        Some(Verb::Prune(args)) => prune::run(&source, &args, json),
         Some(Verb::Verify(args)) => verify::run(&source, &args.id, json),
     }
 }
