@@ -30,6 +30,8 @@ mod long_dump;
 mod ours;
 #[path = "linux/outer.rs"]
 mod outer;
+#[path = "linux/pack.rs"]
+mod pack;
 #[path = "linux/pvh.rs"]
 mod pvh;
 #[allow(dead_code, reason = "each test of cores asks its own readers")]

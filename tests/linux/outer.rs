@@ -22,7 +22,6 @@
 
 use std::fs;
 use std::io::{Seek as _, SeekFrom};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::case::Case;
+use crate::pack;
 use crate::run;
 use crate::seen::Seen;
 use crate::testbed::Testbed;
@@ -240,7 +240,7 @@ fn write_initrd(testbed: &Testbed, dir: &Path, initrd: &Path, cases: &[&Case]) -
     let root = dir.join("outer");
     let place = root.join("p");
     fs::create_dir_all(&place)?;
-    copy_binary(&root, &place)?;
+    pack::copy_binary(&root, &place)?;
     for (number, case) in cases.iter().enumerate() {
         let folder = place.join("cases").join(case.name);
         fs::create_dir_all(folder.join("root"))?;
@@ -267,15 +267,7 @@ fn write_initrd(testbed: &Testbed, dir: &Path, initrd: &Path, cases: &[&Case]) -
     }
     fs::write(place.join("lib"), LIB)?;
     fs::write(place.join("run"), script(cases))?;
-    fs::copy(testbed.path("l1.cpio"), initrd)?;
-    let mut cpio = Command::new("sh");
-    cpio.args([
-        "-c",
-        "cd \"$2\" && find . | \"$0\" cpio -o -H newc 2> /dev/null >> \"$1\"",
-    ])
-    .arg(testbed.path("bin/busybox"))
-    .args([initrd, &root]);
-    run::output(&mut cpio, dir, "", LIMIT)?;
+    pack::append(testbed, dir, &testbed.path("l1.cpio"), &root, initrd)?;
     fs::remove_dir_all(&root).context("cannot remove what was packed")
 }
 
@@ -287,36 +279,4 @@ fn write_disk(testbed: &Testbed, dir: &Path, place: &Path) -> Result<()> {
     run::output(mke2fs.args(["-q", "-F", "-t", "ext4"]).arg(&disk), dir, "", LIMIT)?;
     let mut gzip = testbed.command("busybox");
     run::output(gzip.args(["gzip", "-1"]).arg(&disk), dir, "", LIMIT).map(drop)
-}
-
-/// Without its debug information the binary is a tenth; a machine without `strip` takes it whole.
-fn copy_binary(root: &Path, place: &Path) -> Result<()> {
-    let (from, to) = (Path::new(env!("CARGO_BIN_EXE_coreferry")), place.join("coreferry"));
-    let stripped = Command::new("strip").arg("-o").arg(&to).arg(from).status();
-    if !stripped.is_ok_and(|status| status.success()) {
-        fs::copy(from, &to)?;
-    }
-    for library in libraries(&to)? {
-        let inside = root.join(library.trim_start_matches('/'));
-        fs::create_dir_all(inside.parent().context("a library has a folder")?)?;
-        fs::copy(&library, &inside).with_context(|| format!("cannot copy {library}"))?;
-        fs::set_permissions(&inside, fs::Permissions::from_mode(0o755))?;
-    }
-    Ok(())
-}
-
-/// The loader and the libraries that `ldd` names; none for a static binary.
-fn libraries(binary: &Path) -> Result<Vec<String>> {
-    let output = Command::new("ldd").arg(binary).output().context("cannot run ldd")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(said.contains("not a dynamic executable"), "ldd: {said}");
-        return Ok(Vec::new());
-    }
-    let said = String::from_utf8(output.stdout)?;
-    if said.contains("not found") {
-        bail!("a library is missing:\n{said}");
-    }
-    let paths = said.split_whitespace().filter(|word| word.starts_with('/'));
-    Ok(paths.map(str::to_owned).collect())
 }
