@@ -51,9 +51,9 @@ const SHORT: Amount = Amount {
     pings: 100,
 };
 const LONG: Amount = Amount {
-    rounds: 5,
+    rounds: 3,
     seconds: 5,
-    pings: 500,
+    pings: 300,
 };
 
 fn main() -> Result<()> {
