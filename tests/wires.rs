@@ -17,12 +17,14 @@ mod source;
 mod testbed;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{Daemon, coreferry, cores_list, path_text, skip, wait_for};
 use network::{AgentSide, Network};
 use nic_emu::device::{FrameSink as _, Offload, TxFrame};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use source::FakeMachine;
 use vmcore::CoreferryNote;
 use vmm_agent::dump::{
@@ -384,6 +386,27 @@ fn a_guests_wire_to_a_tap_that_is_deleted_counts_what_is_lost_and_says_so() {
         let error = wire.receive(&mut |_| ()).expect_err("a wire that is gone").to_string();
         assert_eq!(error, "tap0 is gone: the interface was deleted");
     }
+}
+
+#[test]
+fn a_tap_that_is_switched_off_is_a_cable_that_was_pulled_out() {
+    if !root_or_skip() {
+        return;
+    }
+    let network = Network::make("cable", AgentSide::TapOnBridge);
+    // Netlink and the interface are of the network in which they are asked for.
+    network.run_as_agent(|| {
+        let wire = TapWire::open("tap0").expect("a TAP");
+        let mut link = wire.link().expect("a TAP's link can be watched");
+        assert!(link.is_up());
+        for up in [false, true] {
+            network.set_tap_up(up);
+            let news = link.news().try_clone_to_owned().expect("a descriptor");
+            let mut fds = [PollFd::new(news.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut fds, PollTimeout::from(30_000_u16)), Ok(1), "there is news");
+            assert_eq!(link.is_up(), up);
+        }
+    });
 }
 
 #[test]

@@ -195,6 +195,12 @@ impl Em {
         self.phy.link() && !self.is_looped() && self.receive_ring().is_some()
     }
 
+    /// Is the receiver on, with all of its buffers full?
+    pub fn lacks_buffers(&self) -> bool {
+        let on = self.bus_master && self.registers.has(reg::RCTL, rctl::EN);
+        on && Ring::receive(&self.registers).is_some_and(|ring| ring.available() == 0)
+    }
+
     /// Do looped frames wait for which there are buffers? Offering no frames at all to [`receive`](Self::receive) brings them in.
     pub fn loopback_pending(&self) -> bool {
         self.is_looped() && !self.loopback.frames.is_empty() && self.receive_ring().is_some()

@@ -9,9 +9,10 @@ use nic_emu::device::EmConfig;
 
 use super::Interrupts;
 use super::bus::lock;
-use super::em::EmFunction;
+use super::em::{EmFunction, LinkJob};
 use super::pci::intx::IntxLines;
 use super::pci::{PciError, PciRoot};
+use super::posted::Posted;
 use super::virtio::balloon::Balloon;
 use super::virtio::block::{Block, DiskError};
 use super::virtio::entropy::Entropy;
@@ -138,6 +139,7 @@ pub fn attach(
     memory: &Arc<GuestMemory>,
     pci: &mut PciRoot,
     interrupts: &Arc<dyn Interrupts>,
+    posted: &Arc<Posted>,
 ) -> Result<Workers, DeviceError> {
     for (what, count, max) in [
         ("network devices", config.nets.len(), NETS_MAX),
@@ -150,6 +152,7 @@ pub fn attach(
     let mut board = Board {
         lines: IntxLines::new(Arc::clone(interrupts)),
         interrupts,
+        posted,
         memory,
         pci,
         workers: Workers::default(),
@@ -205,6 +208,7 @@ pub fn open_wire(spec: &WireSpec) -> Result<Box<dyn Wire>, WireError> {
 struct Board<'a> {
     lines: Arc<IntxLines>,
     interrupts: &'a Arc<dyn Interrupts>,
+    posted: &'a Arc<Posted>,
     memory: &'a Arc<GuestMemory>,
     pci: &'a mut PciRoot,
     workers: Workers,
@@ -227,10 +231,19 @@ impl Board<'_> {
     fn add_em(&mut self, name: &str, wire: Box<dyn Wire>, config: EmConfig) -> Result<(), DeviceError> {
         let waker = waker(name)?;
         let memory = Arc::clone(self.memory);
-        let (function, job) = EmFunction::new(wire, config, memory, self.lines.pin(), waker.clone());
+        let posted = Arc::clone(self.posted);
+        let link = wire.link();
+        let (function, job) = EmFunction::new(wire, config, memory, self.lines.pin(), waker.clone(), posted);
         let place = self.pci.add(function.clone())?;
         if let Some(gsi) = place.gsi {
             lock(&function).connect(gsi);
+        }
+        if let Some(link) = link {
+            let job = LinkJob::new(function, link);
+            let name = format!("{name}-link");
+            self.workers
+                .spawn(&name, self::waker(&name)?, job)
+                .map_err(resource(&name))?;
         }
         self.workers.spawn(name, waker, job).map_err(resource(name))
     }
@@ -365,7 +378,7 @@ mod tests {
             disks: vec![image.path().to_owned()],
             capture: None,
         };
-        let mut workers = attach(&config, &memory, &mut pci, &interrupts).unwrap();
+        let mut workers = attach(&config, &memory, &mut pci, &interrupts, &Arc::default()).unwrap();
         let mut pci = Arc::new(Mutex::new(pci));
         let mut ids = Vec::new();
         for device in 1..=5_u32 {
@@ -397,9 +410,15 @@ mod tests {
                 disks,
                 ..DevicesConfig::default()
             };
-            attach(&config, &memory, &mut PciRoot::new().unwrap(), &interrupts)
-                .unwrap_err()
-                .to_string()
+            attach(
+                &config,
+                &memory,
+                &mut PciRoot::new().unwrap(),
+                &interrupts,
+                &Arc::default(),
+            )
+            .unwrap_err()
+            .to_string()
         };
         assert!(attach_disks(vec!["/nonexistent".into(); 17]).contains("17 disks: at most 16"));
         assert!(attach_disks(vec!["/nonexistent".into()]).contains("/nonexistent"));

@@ -8,6 +8,7 @@
 //! - [`guest`]: the devices that a user gives a guest; [`em`]: an Intel 82540EM
 //! - [`virtio`]: network, block, entropy and balloon devices; [`worker`]: the threads that serve them
 //! - [`pci`]: configuration mechanism 1, BARs, a host bridge
+//! - [`posted`]: writes that wait until their device is looked at
 //! - [`pvpanic`]: the panic register, at I/O port 0x505 and as a PCI function
 //! - [`shim`]: the registers of the guest-shim, at I/O ports and as a PCI function
 //! - [`power`]: power management, power off and the three ways to reset
@@ -19,6 +20,7 @@ pub mod em;
 pub mod fw_cfg;
 pub mod guest;
 pub mod pci;
+pub mod posted;
 pub mod power;
 pub mod pvpanic;
 pub mod rtc;

@@ -9,11 +9,12 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::BootError;
 use crate::detect::Trigger;
-use crate::devices::bus::{MmioBus, PioBus};
+use crate::devices::bus::{MmioBus, PioBus, Shared};
 use crate::devices::console::{ConsoleSink, ConsoleTail};
 use crate::devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORTS, FwCfg, VmcoreinfoPlace};
 use crate::devices::guest::{self, DevicesConfig};
 use crate::devices::pci::{CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, PciRoot};
+use crate::devices::posted::{Posted, PostedRing};
 use crate::devices::power::{KEYBOARD_COMMAND_PORT, KEYBOARD_PORT, Keyboard, PM1A_EVENT_PORT, POWER_PORTS};
 use crate::devices::power::{PowerManagement, RESET_PORT, ResetControl};
 use crate::devices::pvpanic::{PVPANIC_PORT, Pvpanic};
@@ -30,6 +31,8 @@ use crate::memory::GuestMemory;
 pub(super) struct Machine {
     pub(super) pio: PioBus,
     pub(super) mmio: MmioBus,
+    pci: Shared<PciRoot>,
+    posted: Arc<Posted>,
     pub(super) memory: Arc<GuestMemory>,
     pub(super) console_tail: ConsoleTail,
     shim: Shim,
@@ -61,6 +64,7 @@ impl Machine {
         serial_irq: EventFd,
         devices: &DevicesConfig,
         interrupts: &Arc<dyn Interrupts>,
+        posted: Arc<Posted>,
     ) -> Result<(Machine, Workers), BootError> {
         let console_tail = ConsoleTail::default();
         let sink = ConsoleSink::new(console, console_tail.clone(), panic_console);
@@ -68,7 +72,7 @@ impl Machine {
         let mut pci = PciRoot::new()?;
         pci.add(Arc::new(Mutex::new(Pvpanic::default())))?;
         pci.add(Arc::new(Mutex::new(shim.clone())))?;
-        let workers = guest::attach(devices, &memory, &mut pci, interrupts)?;
+        let workers = guest::attach(devices, &memory, &mut pci, interrupts, &posted)?;
         let pci = Arc::new(Mutex::new(pci));
 
         let mut pio = PioBus::default();
@@ -101,10 +105,12 @@ impl Machine {
         );
         pio.set_pci(pci.clone());
         let mut mmio = MmioBus::default();
-        mmio.set_pci(pci);
+        mmio.set_pci(Arc::clone(&pci));
         let machine = Machine {
             pio,
             mmio,
+            pci,
+            posted,
             memory,
             console_tail,
             shim,
@@ -114,8 +120,14 @@ impl Machine {
         Ok((machine, workers))
     }
 
+    /// From where posted writes come.
+    pub(super) fn connect(&self, ring: Box<dyn PostedRing>) {
+        self.posted.connect(ring, &self.pci);
+    }
+
     /// Lets the devices do their part of an exit.
     pub(super) fn handle(&self, exit: Exit<'_>) -> Vec<Happening> {
+        self.posted.catch_up();
         let signals = match exit {
             Exit::PortRead { port, size, data } => self.pio.read(port, size, data),
             Exit::PortWrite { port, size, data } => self.pio.write(port, size, data),
@@ -207,6 +219,7 @@ mod tests {
             irq_event().unwrap(),
             &devices,
             &interrupts,
+            Arc::default(),
         )
         .unwrap();
         let write = |data: &mut [u8]| {

@@ -28,6 +28,7 @@ use crate::devices::Interrupts;
 use crate::devices::fw_cfg::VmcoreinfoPlace;
 use crate::devices::guest::{DeviceError, DevicesConfig};
 use crate::devices::pci::PciError;
+use crate::devices::posted::Posted;
 use crate::devices::serial::SERIAL_IRQ;
 use crate::devices::worker::Workers;
 use crate::freeze::{FrozenState, PauseError};
@@ -166,6 +167,7 @@ impl Incarnation {
             serial_irq,
             &config.devices,
             &interrupts,
+            Arc::new(Posted::new(Arc::new(vm.zones()))),
         )?;
         let machine = Arc::new(machine);
         let control = Arc::new(Control::new(config.vcpus));
@@ -175,6 +177,11 @@ impl Incarnation {
             let vcpu = vm.create_vcpu(index, config.vcpus)?;
             vcpu.start(start)?;
             vcpus.push(vcpu);
+        }
+        match vcpus.first().map(|vcpu| vm.posted_ring(vcpu)) {
+            Some(Ok(ring)) => machine.connect(ring),
+            Some(Err(error)) => tracing::debug!(%error, "every write of a register stops its vCPU"),
+            None => {}
         }
         let mut incarnation = Incarnation {
             control,

@@ -148,7 +148,8 @@ fn a_vcpu_whose_thread_panics_is_news() {
     let interrupts: Arc<dyn Interrupts> = Arc::new(Recorder::default());
     let devices = DevicesConfig::default();
     let irq = machine::irq_event().unwrap();
-    let (machine, _workers) = Machine::new(memory, Box::new(io::sink()), false, irq, &devices, &interrupts).unwrap();
+    let sink = Box::new(io::sink());
+    let (machine, _workers) = Machine::new(memory, sink, false, irq, &devices, &interrupts, Arc::default()).unwrap();
     let (events, heard) = channel();
     let thread = VcpuThread {
         control: Arc::new(Control::new(1)),

@@ -3,11 +3,13 @@
 //! - [`System`]: `/dev/kvm` and what it can do
 //! - [`Vm`]: memory slots, interrupt controllers, the guest's clock
 //! - [`Vcpu`]: entry state, the run loop's exits, registers; [`SpareVcpu`]: registers of one whose thread hangs
+//! - [`VmZones`]: writes that wait in a ring instead of stopping a vCPU
 //! - [`Kicker`]: gets a vCPU's thread out of the guest from another thread
 mod cpuid;
 mod entry;
 mod kick;
 mod msrs;
+mod posted;
 mod registers;
 mod system;
 mod vcpu;
@@ -15,6 +17,7 @@ mod vm;
 
 pub use entry::{LongModeEntry, ProtectedModeEntry, Start};
 pub use kick::Kicker;
+pub use posted::VmZones;
 pub use system::System;
 pub use vcpu::{Exit, SpareVcpu, Vcpu};
 pub use vm::{Clock, Vm, VmInterrupts};

@@ -111,6 +111,10 @@ impl Vcpu {
         }
     }
 
+    pub(super) fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
     /// The second way to its registers; there is one.
     pub fn take_spare(&mut self) -> Option<SpareVcpu> {
         self.spare.take()

@@ -11,8 +11,10 @@ use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_clock_data, kvm_msi, kvm_pit_confi
 use kvm_ioctls::{VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::posted::{VmRing, VmZones};
 use super::{KvmError, System, Vcpu};
 use crate::devices::Interrupts;
+use crate::devices::posted::PostedRing;
 use crate::memory::{GuestMemory, GuestMemoryBackend, GuestMemoryRegion};
 
 /// Three pages that KVM on Intel hosts needs for real mode; in the hole for devices, below the firmware's place
@@ -120,6 +122,29 @@ impl Vm {
             fd: Arc::clone(&self.fd),
             _memory: Arc::clone(&self.memory),
         }
+    }
+
+    /// Says which writes of the guest wait in a ring.
+    #[must_use]
+    pub fn zones(&self) -> VmZones {
+        VmZones {
+            fd: Arc::clone(&self.fd),
+            _memory: Arc::clone(&self.memory),
+        }
+    }
+
+    /// The ring in which they wait, by way of any vCPU.
+    ///
+    /// # Errors
+    /// [`KvmError::Ioctl`] if KVM has none.
+    pub fn posted_ring(&self, vcpu: &Vcpu) -> Result<Box<dyn PostedRing>, KvmError> {
+        let mut vcpu = self.spare(vcpu.fd())?;
+        vcpu.map_coalesced_mmio_ring()
+            .map_err(KvmError::ioctl("map the ring of posted writes"))?;
+        Ok(Box::new(VmRing {
+            vcpu,
+            _memory: Arc::clone(&self.memory),
+        }))
     }
 
     /// Makes vCPU number `index` of `vcpus`. The first is runnable at once, the others wait for INIT and SIPI unless they are

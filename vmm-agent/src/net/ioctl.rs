@@ -78,6 +78,33 @@ pub(super) fn interface_state(socket: BorrowedFd<'_>, interface: &str) -> io::Re
     })
 }
 
+/// Whether an interface of this network namespace is switched on and has its carrier, asked by any socket (ethtool(8), "Link
+/// detected"). Unlike `IFF_RUNNING` it does not lag behind.
+pub(super) fn has_carrier(socket: BorrowedFd<'_>, interface: &str) -> io::Result<bool> {
+    let mut value = EthtoolValue {
+        command: ETHTOOL_GLINK,
+        data: 0,
+    };
+    let mut request = request_for(interface)?;
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: `socket` is open for the whole call; SIOCETHTOOL reads one `struct ifreq`, whose data is the structure that this
+    // command reads and writes, and outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) })?;
+    Ok(value.data != 0)
+}
+
+/// `struct ethtool_value` (linux/ethtool.h).
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// Whether there is a link (linux/ethtool.h).
+const ETHTOOL_GLINK: u32 = 0x0a;
+/// linux/sockios.h.
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
+
 /// A `struct ifreq` with this interface name and nothing else.
 fn request_for(interface: &str) -> io::Result<libc::ifreq> {
     // SAFETY: `struct ifreq` is plain data of integers and arrays; all zeroes are a valid value.

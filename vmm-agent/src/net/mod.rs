@@ -23,6 +23,7 @@ pub mod framing;
 pub mod instruments;
 mod ioctl;
 pub mod limits;
+mod link;
 pub mod spec;
 pub mod stream;
 pub mod tap;
@@ -32,6 +33,7 @@ mod wait;
 pub use capture::Capture;
 pub use fault::FaultPlan;
 pub use instruments::Instruments;
+pub use link::Link;
 pub use spec::{WireSpec, WireSpecError};
 pub use stream::StreamWire;
 pub use tap::TapWire;
@@ -66,6 +68,11 @@ pub trait Wire: FrameSink + AsFd + Send {
     fn mtu_towards(&self, server: Ipv4Addr) -> u16 {
         let _ = server;
         limits::MTU_ETHERNET
+    }
+
+    /// The cable behind the wire, where it can be pulled out and plugged in again.
+    fn link(&self) -> Option<Box<dyn Link>> {
+        None
     }
 
     /// What the wire knows about a silence, as the end of a sentence, e.g. `nothing listens on 192.0.2.7:20023`.

@@ -16,6 +16,7 @@ use nix::poll::PollFlags;
 
 use super::drops::Drops;
 use super::limits::{FRAME_LEN_MAX, MTU_ETHERNET, MTU_JUMBO, MTU_MIN, RECEIVE_BATCH, SEND_WAIT_MS};
+use super::link::{InterfaceLink, Link};
 use super::wait::wait_for;
 use super::{Wire, WireError, ioctl};
 
@@ -289,6 +290,16 @@ impl Wire for TapWire {
     fn mtu_towards(&self, _server: Ipv4Addr) -> u16 {
         // More only on demand: a link behind this one may carry less, and nobody hears it say so.
         self.mtu.clamp(MTU_MIN, MTU_ETHERNET)
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
+        match InterfaceLink::watch(&self.interface) {
+            Ok(link) => Some(Box::new(link)),
+            Err(error) => {
+                tracing::warn!(interface = self.interface, %error, "its link cannot be watched");
+                None
+            }
+        }
     }
 
     fn hint(&self) -> Option<String> {

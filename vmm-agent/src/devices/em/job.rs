@@ -2,6 +2,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nic_emu::device::{FrameSink, Offload, Offloads, TxFrame};
@@ -9,11 +10,15 @@ use nic_emu::limits::FRAMES_PER_SEND;
 
 use super::EmFunction;
 use crate::devices::bus::{Shared, lock};
+use crate::devices::posted::Posted;
 use crate::devices::worker::{After, Job};
 use crate::net::Wire;
 
 /// After sending, the wire is looked at again this soon: some hold answers that their descriptor does not show.
 const AFTER_SEND: Duration = Duration::from_millis(5);
+/// A guest that has no buffers left gives new ones by a write that may wait; its next access of any other kind brings the write, and
+/// drivers make one soon. This is for those that do not.
+const FOR_BUFFERS: Duration = Duration::from_millis(10);
 
 /// The worker's side: frames both ways, and timers.
 pub struct EmJob {
@@ -21,6 +26,7 @@ pub struct EmJob {
     wire: Box<dyn Wire>,
     outbox: Outbox,
     inbox: Inbox,
+    posted: Arc<Posted>,
     lost: bool,
 }
 
@@ -44,7 +50,7 @@ struct Inbox {
 }
 
 impl EmJob {
-    pub(super) fn new(function: Shared<EmFunction>, wire: Box<dyn Wire>) -> EmJob {
+    pub(super) fn new(function: Shared<EmFunction>, wire: Box<dyn Wire>, posted: Arc<Posted>) -> EmJob {
         EmJob {
             function,
             outbox: Outbox {
@@ -53,6 +59,7 @@ impl EmJob {
             },
             wire,
             inbox: Inbox::default(),
+            posted,
             lost: false,
         }
     }
@@ -81,6 +88,7 @@ impl EmJob {
 
 impl Job for EmJob {
     fn round(&mut self) -> After {
+        self.posted.catch_up();
         lock(&self.function).begin_round();
         let received = self.take_from_wire();
         let mut function = lock(&self.function);
@@ -111,9 +119,11 @@ impl Job for EmJob {
         };
         let until = until_ns.map(|due| Duration::from_nanos(due.saturating_sub(function.now_ns())));
         let look_again = sent.then_some(AFTER_SEND);
+        let buffers = holds_frames || function.buffers_may_come_unheard();
+        let look_for_buffers = buffers.then_some(FOR_BUFFERS);
         After::Wait {
             readable,
-            timeout: until.into_iter().chain(look_again).min(),
+            timeout: until.into_iter().chain(look_again).chain(look_for_buffers).min(),
         }
     }
 

@@ -10,20 +10,25 @@
 //! A vCPU that writes the tail register only kicks the worker. The wire is the worker's alone, and the function's lock is
 //! never held while the wire works: a network that is slow costs frames, not a vCPU's time.
 mod job;
+mod link;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use nic_emu::device::{Actions, Dma, DmaError, Em, EmConfig};
+use nic_emu::spec::registers as reg;
 
 pub use job::EmJob;
+pub use link::LinkJob;
 
 use super::bus::Shared;
 use super::pci::intx::{IntxPin, STATUS_INTERRUPT};
 use super::pci::{Bar, CONFIG_SPACE_LEN, FunctionConfig, PciFunction};
+use super::posted::Posted;
 use super::worker::Waker;
 use super::{IoOutcome, put};
 use crate::memory::{Bytes, GuestAddress, GuestMemory};
@@ -41,8 +46,20 @@ const REGISTERS_BAR: usize = 0;
 const REGISTERS_LEN: u64 = 128 << 10;
 const IO_LEN: u64 = 64;
 
-/// Command register: the function may access memory.
+/// Command register: the function answers in memory space, and may access memory (PCI 3.0, 6.2.2).
+const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_BUS_MASTER: u16 = 1 << 2;
+
+/// Registers whose writes may wait until the device is looked at: nobody sees their effect before. RDT gives buffers, which are
+/// looked for when a frame comes; ITR spaces later interrupts; the rest are tables of filters. TDT is a doorbell and the masks decide
+/// whether the line rises, so these stop the vCPU.
+const POSTED: [Range<u32>; 4] = [
+    reg::ITR..reg::ITR + 4,
+    reg::RDT..reg::RDT + 4,
+    // Up to the 16 receive addresses, which follow the 128 words of the multicast table.
+    reg::MTA..reg::RAL + 16 * 8,
+    reg::VFTA..reg::VFTA + 128 * 4,
+];
 
 /// The em as a PCI function.
 pub struct EmFunction {
@@ -52,6 +69,9 @@ pub struct EmFunction {
     waker: Waker,
     started: Instant,
     worker: Worker,
+    posted: Arc<Posted>,
+    /// Where the registers are while their writes wait.
+    posted_at: Option<u64>,
 }
 
 /// What the worker does. A worker that is at work looks at everything before it waits, so it is not woken: a guest that sends a
@@ -77,6 +97,7 @@ impl EmFunction {
         memory: Arc<GuestMemory>,
         pin: IntxPin,
         waker: Waker,
+        posted: Arc<Posted>,
     ) -> (Shared<EmFunction>, EmJob) {
         let function = Arc::new(Mutex::new(EmFunction {
             em: Em::new(config),
@@ -86,8 +107,10 @@ impl EmFunction {
             started: Instant::now(),
             // Its first round comes at once.
             worker: Worker::Busy { buffers: false },
+            posted: Arc::clone(&posted),
+            posted_at: None,
         }));
-        let job = EmJob::new(Arc::clone(&function), wire);
+        let job = EmJob::new(Arc::clone(&function), wire, posted);
         (function, job)
     }
 
@@ -115,6 +138,22 @@ impl EmFunction {
                 }
             }
         }
+    }
+
+    /// The registers answer here now, or nowhere.
+    fn post_writes(&mut self, registers_gpa: Option<u64>) {
+        let zones = |base: u64| POSTED.map(|zone| base + u64::from(zone.start)..base + u64::from(zone.end));
+        if registers_gpa != self.posted_at {
+            if let Some(before) = self.posted_at.take() {
+                self.posted.set(zones(before), false);
+            }
+            self.posted_at = registers_gpa.filter(|base| self.posted.set(zones(*base), true));
+        }
+    }
+
+    /// The guest may give buffers and nobody hears of it: somebody has to look.
+    fn buffers_may_come_unheard(&self) -> bool {
+        self.posted_at.is_some() && self.em.lacks_buffers()
     }
 
     /// The worker looks at everything from now on.
@@ -191,6 +230,8 @@ impl PciFunction for EmFunction {
     fn config_written(&mut self, _offset: usize, space: &[u8; CONFIG_SPACE_LEN]) -> IoOutcome {
         let command = u16::from_le_bytes([space[4], space[5]]);
         self.pin.set_command(command);
+        let base = u32::from_le_bytes([space[0x10], space[0x11], space[0x12], space[0x13]]) & !0xf;
+        self.post_writes((command & COMMAND_MEMORY != 0).then_some(base.into()));
         let actions = self.em.set_bus_master(command & COMMAND_BUS_MASTER != 0);
         self.act(actions);
         IoOutcome::Done

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -11,8 +12,9 @@ use super::*;
 use crate::devices::bus::lock;
 use crate::devices::pci::PciRoot;
 use crate::devices::pci::intx::{IntxLines, Raised, Recorder};
+use crate::devices::posted::{PostedRing, PostedWrite, PostedZones};
 use crate::devices::{PioDevice, worker::Workers};
-use crate::net::{StreamWire, WireError};
+use crate::net::{Link, StreamWire, WireError};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const RX_RING: u64 = 0x1_0000;
@@ -20,15 +22,38 @@ const TX_RING: u64 = 0x2_0000;
 const RX_BUFFERS: u64 = 0x10_0000;
 const TX_BUFFER: u64 = 0x20_0000;
 
+/// Which writes may wait, as the device said.
+#[derive(Debug, Default)]
+struct Zones(Mutex<Vec<(u64, bool)>>);
+
+impl PostedZones for Zones {
+    fn set(&self, gpas: Range<u64>, posted: bool) {
+        self.0.lock().unwrap().push((gpas.start, posted));
+    }
+}
+
+/// Writes that wait.
+#[derive(Clone, Default)]
+struct Waiting(Arc<Mutex<VecDeque<PostedWrite>>>);
+
+impl PostedRing for Waiting {
+    fn take(&mut self) -> Option<PostedWrite> {
+        self.0.lock().unwrap().pop_front()
+    }
+}
+
 /// An em on a bus, driven as e1000 drivers do: by its BARs.
 struct Board {
     root: Shared<PciRoot>,
+    function: Shared<EmFunction>,
     memory: Arc<GuestMemory>,
     recorder: Arc<Recorder>,
     peer: UnixStream,
     io_port: u16,
     registers_gpa: u64,
-    _workers: Workers,
+    zones: Arc<Zones>,
+    waiting: Waiting,
+    workers: Workers,
 }
 
 impl Board {
@@ -48,20 +73,28 @@ impl Board {
         let lines = IntxLines::new(recorder.clone());
         peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let waker = Waker::new().unwrap();
-        let (function, job) = EmFunction::new(wire, config, memory.clone(), lines.pin(), waker.clone());
+        let (zones, waiting) = (Arc::new(Zones::default()), Waiting::default());
+        let posted = Arc::new(Posted::new(zones.clone()));
+        let kept = Arc::clone(&posted);
+        let (function, job) = EmFunction::new(wire, config, memory.clone(), lines.pin(), waker.clone(), kept);
         let mut root = PciRoot::new().unwrap();
         let place = root.add(function.clone()).unwrap();
         lock(&function).connect(place.gsi.unwrap());
+        let root = Arc::new(Mutex::new(root));
+        posted.connect(Box::new(waiting.clone()), &root);
         let mut workers = Workers::default();
         workers.spawn("em0", waker, job).unwrap();
         let mut board = Board {
-            root: Arc::new(Mutex::new(root)),
+            root,
+            function,
             memory,
             recorder,
             peer,
             io_port: 0,
             registers_gpa: 0,
-            _workers: workers,
+            zones,
+            waiting,
+            workers,
         };
         board.registers_gpa = u64::from(board.config_read(0x10));
         board.io_port = u16::try_from(board.config_read(0x14) & !3).unwrap();
@@ -100,6 +133,17 @@ impl Board {
             .find_memory(self.registers_gpa + u64::from(register), 4)
             .unwrap();
         assert_eq!(found.write(&value.to_le_bytes()), IoOutcome::Done);
+    }
+
+    /// A write that waits, and wakes nobody.
+    fn post(&mut self, register: u32, value: u32) {
+        let mut data = [0; 8];
+        data[..4].copy_from_slice(&value.to_le_bytes());
+        self.waiting.0.lock().unwrap().push_back(PostedWrite {
+            gpa: self.registers_gpa + u64::from(register),
+            data,
+            len: 4,
+        });
     }
 
     fn io_write(&mut self, offset: u16, value: u32) {
@@ -191,9 +235,8 @@ fn a_frame_leaves_with_the_tail_write_and_interrupts_by_level() {
     assert_eq!(board.recorder.take(), [Raised::Line(17, false)]);
 }
 
-#[test]
-fn frames_from_the_wire_arrive_without_any_access_and_wait_for_buffers() {
-    let mut board = Board::new();
+/// Nine frames for a driver that gives seven buffers.
+fn send_nine(board: &mut Board) -> [u8; 100] {
     let mut frame = [0x77; 100];
     frame[..6].copy_from_slice(&MAC);
     let mut framed = 100_u32.to_be_bytes().to_vec();
@@ -201,13 +244,22 @@ fn frames_from_the_wire_arrive_without_any_access_and_wait_for_buffers() {
     for _ in 0..9 {
         board.peer.write_all(&framed).unwrap();
     }
+    frame
+}
+
+/// The status of a receive descriptor.
+fn status(board: &Board, n: u64) -> u8 {
+    let mut byte = [0];
+    let gpa = GuestAddress(RX_RING + n * 16 + 12);
+    board.memory.ram().read_slice(&mut byte, gpa).unwrap();
+    byte[0]
+}
+
+#[test]
+fn frames_from_the_wire_arrive_without_any_access_and_wait_for_buffers() {
+    let mut board = Board::new();
+    let frame = send_nine(&mut board);
     board.open();
-    let status = |board: &Board, n: u64| {
-        let mut byte = [0];
-        let gpa = GuestAddress(RX_RING + n * 16 + 12);
-        board.memory.ram().read_slice(&mut byte, gpa).unwrap();
-        byte[0]
-    };
     assert!(eventually(|| status(&board, 6) & 1 == 1), "seven buffers are filled");
     assert_eq!(status(&board, 7), 0);
     let mut stored = [0; 100];
@@ -220,6 +272,36 @@ fn frames_from_the_wire_arrive_without_any_access_and_wait_for_buffers() {
     assert!(eventually(|| board.recorder.take().contains(&Raised::Line(17, true))));
     board.write(reg::RDT, 1);
     assert!(eventually(|| status(&board, 7) & 1 == 1), "the frame that waited");
+}
+
+#[test]
+fn buffers_that_are_given_by_a_write_that_waits_are_found() {
+    let mut board = Board::new();
+    send_nine(&mut board);
+    board.open();
+    assert!(eventually(|| status(&board, 6) & 1 == 1), "seven buffers are filled");
+    board.post(reg::RDT, 1);
+    assert!(eventually(|| status(&board, 7) & 1 == 1), "the frame that waited");
+}
+
+#[test]
+fn writes_wait_where_the_registers_are_and_nowhere_else() {
+    let mut board = Board::new();
+    let take = |board: &Board| std::mem::take(&mut *board.zones.0.lock().unwrap());
+    let at = board.registers_gpa;
+    let zones = |at: u64, posted: bool| POSTED.map(|zone| (at + u64::from(zone.start), posted)).to_vec();
+    assert_eq!(take(&board), zones(at, true));
+    board.config_write(4, 4);
+    assert_eq!(take(&board), zones(at, false));
+    // As drivers find out a length, and as an administrator moves the device.
+    board.config_write(0x10, 0xffff_ffff);
+    let elsewhere = at + 0x100_0000;
+    board.config_write(0x10, u32::try_from(elsewhere).unwrap());
+    assert_eq!(take(&board), []);
+    board.config_write(4, 7);
+    assert_eq!(take(&board), zones(elsewhere, true));
+    board.config_write(0x10, u32::try_from(at).unwrap());
+    assert_eq!(take(&board), [zones(elsewhere, false), zones(at, true)].concat());
 }
 
 /// A wire whose network stands still until it is told otherwise.
@@ -356,5 +438,40 @@ fn the_eeprom_keeps_what_a_guest_writes_only_where_it_was_told_to() {
         }
         board.write(reg::EERD, eerd::START);
         assert_eq!(board.read(reg::EERD) >> eerd::DATA_SHIFT, expected, "{eeprom_writes:?}");
+    }
+}
+
+/// A cable that a test pulls out and plugs in, by a byte.
+struct Cable(UnixStream, bool);
+
+impl Link for Cable {
+    fn is_up(&mut self) -> bool {
+        let mut byte = [0];
+        if self.0.read(&mut byte).is_ok() {
+            self.1 = byte[0] == 1;
+        }
+        self.1
+    }
+
+    fn news(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn a_cable_that_is_pulled_out_is_a_link_that_goes_down_and_interrupts() {
+    let mut board = Board::new();
+    board.open();
+    let (mut hand, end) = UnixStream::pair().unwrap();
+    end.set_nonblocking(true).unwrap();
+    let job = LinkJob::new(Arc::clone(&board.function), Box::new(Cable(end, true)));
+    board.workers.spawn("link", Waker::new().unwrap(), job).unwrap();
+    board.write(reg::IMS, 4);
+    board.read(reg::ICR);
+    for up in [0, 1] {
+        hand.write_all(&[up]).unwrap();
+        assert!(eventually(|| board.read(reg::STATUS) & 2 == u32::from(up) << 1), "{up}");
+        // The PHY negotiates again before the link is up; either way the cause is set once STATUS shows it.
+        assert_eq!(board.read(reg::ICR) & 4, 4, "link status change");
     }
 }

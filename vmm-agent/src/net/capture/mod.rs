@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nic_emu::device::{FrameSink, Offloads, TxFrame};
 
 use super::limits::{CAPTURE_FILE_LEN_MAX, CAPTURE_INTERFACES_MAX, CAPTURE_QUEUE_LEN_MAX};
-use super::{Wire, WireError};
+use super::{Link, Wire, WireError};
 use pcapng::{Direction, Packet};
 
 /// A capture file could not be begun.
@@ -297,6 +297,10 @@ impl Wire for CapturedWire {
 
     fn mtu_towards(&self, server: Ipv4Addr) -> u16 {
         self.wire.mtu_towards(server)
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
+        self.wire.link()
     }
 
     fn hint(&self) -> Option<String> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nic_emu::device::{FrameSink, Offload, Offloads, TxFrame};
 
 use super::limits::FAULT_DELAY_MS_MAX;
-use super::{Wire, WireError};
+use super::{Link, Wire, WireError};
 pub use lane::{Lane, LaneStats};
 
 /// Which faults, and how often: the same in both directions.
@@ -192,6 +192,10 @@ impl Wire for FaultyWire {
 
     fn mtu_towards(&self, server: Ipv4Addr) -> u16 {
         self.wire.mtu_towards(server)
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
+        self.wire.link()
     }
 
     fn hint(&self) -> Option<String> {
