@@ -12,6 +12,10 @@ mod vm_sockets;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A shell that wants to know how a line could go on asks by this variable, and gets nothing else.
+    clap_complete::CompleteEnv::with_factory(cli::parser)
+        .var(commands::completions::VARIABLE)
+        .complete();
     let command = cli::parse().command;
     output::start_log(command.log_level(), command.log_format());
     match command.run(cli::parser()) {

@@ -22,6 +22,11 @@ pub(crate) struct TrustArgs {
 }
 
 impl TrustArgs {
+    /// The options with these values.
+    pub(crate) fn new(ca: Option<PathBuf>, cert: Option<PathBuf>, key: Option<PathBuf>) -> Self {
+        Self { ca, cert, key }
+    }
+
     /// Reads the files, if they are needed there.
     ///
     /// # Errors

@@ -4,8 +4,12 @@ use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 
 use crate::cli_failure::{Exit, Failure, Outcome};
+
+/// What a shell sets to have a line completed.
+pub(crate) const VARIABLE: &str = "COREFERRY_COMPLETE";
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
@@ -24,10 +28,20 @@ pub(crate) struct ManArgs {
     command: Vec<String>,
 }
 
-/// Prints the completions of a shell.
-pub(crate) fn completions(args: &CompletionsArgs, mut parser: clap::Command) -> Outcome {
+/// Prints what makes a shell ask this program how a line could go on: words, files, and ids of cores.
+pub(crate) fn completions(args: &CompletionsArgs) -> Outcome {
+    let name = args.shell.to_string();
+    let shells = Shells::builtins();
+    let Some(shell) = shells.completer(&name) else {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("there are no completions for {name}"),
+        ));
+    };
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut parser, "coreferry", &mut text);
+    shell
+        .write_registration(VARIABLE, "coreferry", "coreferry", "coreferry", &mut text)
+        .context("cannot write the completions")?;
     print(&text)
 }
 

@@ -65,7 +65,7 @@ impl Command {
         }
     }
 
-    /// Runs it to its end. `parser` is the whole command line, for completions and the manual page.
+    /// Runs it to its end. `parser` is the whole command line, for the manual page.
     pub(crate) fn run(self, parser: clap::Command) -> Outcome {
         match self {
             Self::Demo(args) => demo::run(&args),
@@ -78,7 +78,7 @@ impl Command {
             Self::Tokens(args) => tokens::run(args),
             Self::Webhooks(args) => webhooks::run(args),
             Self::ExplainCore(args) => explain_core::run(&args),
-            Self::Completions(args) => completions::completions(&args, parser),
+            Self::Completions(args) => completions::completions(&args),
             Self::Man(args) => completions::manual(&args, parser),
         }
     }

@@ -10,7 +10,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(super) struct NoteArgs {
     /// Full id, the beginning of one, or `latest`.
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = clap_complete::ArgValueCandidates::new(super::complete::ids))]
     id: String,
     /// The note.
     #[arg(value_name = "TEXT")]

@@ -43,7 +43,7 @@ const THREADS_MAX: usize = 64;
 #[derive(Debug, clap::Args)]
 pub(super) struct ExportArgs {
     /// Full id, the beginning of one, or `latest`.
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = clap_complete::ArgValueCandidates::new(super::complete::ids))]
     id: String,
     /// The form of the file.
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]

@@ -1,5 +1,6 @@
 //! `cores`: what is stored, from a directory or from a receiver's API.
 
+mod complete;
 mod debug;
 mod edit;
 mod export;
@@ -142,7 +143,7 @@ struct ListArgs {
 #[derive(Debug, clap::Args)]
 struct IdArgs {
     /// Full id, the beginning of one, or `latest`.
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = clap_complete::ArgValueCandidates::new(complete::ids))]
     id: String,
 }
 
@@ -150,7 +151,7 @@ struct IdArgs {
 #[derive(Debug, clap::Args)]
 struct FetchArgs {
     /// Full id, the beginning of one, or `latest`.
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = clap_complete::ArgValueCandidates::new(complete::ids))]
     id: String,
     /// Where to write it.
     #[arg(short, long, value_name = "FILE", default_value = "vmcore")]

@@ -46,15 +46,25 @@ impl Filter {
 impl Source {
     /// The source that options and environment name; options come first.
     pub(super) fn open(dir: Option<PathBuf>, api: Option<String>, trust: TrustArgs) -> Result<Self, Failure> {
+        Self::find(dir, api, trust, &|note| output::say(note))
+    }
+
+    /// The same; what people should know goes to `tell`.
+    pub(super) fn find(
+        dir: Option<PathBuf>,
+        api: Option<String>,
+        trust: TrustArgs,
+        tell: &dyn Fn(&str),
+    ) -> Result<Self, Failure> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         if let Some(dir) = dir {
-            return Self::dir(&dir);
+            return Self::dir(&dir, tell);
         }
         if let Some(url) = api {
             return Self::api(&url, trust);
         }
         if let Some(dir) = variable("COREFERRY_DIR") {
-            return Self::dir(Path::new(&dir));
+            return Self::dir(Path::new(&dir), tell);
         }
         match variable("COREFERRY_API") {
             Some(url) => Self::api(&url.to_string_lossy(), trust),
@@ -63,16 +73,14 @@ impl Source {
     }
 
     /// A directory.
-    fn dir(dir: &Path) -> Result<Self, Failure> {
+    fn dir(dir: &Path, tell: &dyn Fn(&str)) -> Result<Self, Failure> {
         let cores = LocalCores::open(dir).map_err(|why| {
             let sentence = format!("{why}; --dir names the directory that `coreferry serve` stores in");
             Failure::new(Exit::Failed, sentence)
         })?;
         if !cores.is_store() {
-            output::say(&format!(
-                "note: no receiver has ever stored anything in {}",
-                dir.display()
-            ));
+            let shown = dir.display();
+            tell(&format!("note: no receiver has ever stored anything in {shown}"));
         }
         Ok(Self::Dir(cores))
     }
@@ -96,18 +104,28 @@ impl Source {
         };
         let mut all = Vec::new();
         loop {
-            let page = match self {
-                Self::Dir(cores) => cores.page(&query).map_err(|why| refused(&why))?,
-                Self::Api(client) => {
-                    let page: Page<CoreSummary> = client.get(&list_path(&query)).map_err(|why| failed(client, &why))?;
-                    page
-                }
-            };
+            let page = self.page(&query)?;
             all.extend(page.items);
             match page.next_cursor {
                 Some(cursor) => query.cursor = Some(cursor),
                 None => return Ok(all),
             }
+        }
+    }
+
+    /// The newest cores, as many as come at once.
+    pub(super) fn newest(&self) -> Result<Vec<CoreSummary>, Failure> {
+        let query = CoreQuery {
+            limit: PAGE_ITEMS,
+            ..CoreQuery::default()
+        };
+        Ok(self.page(&query)?.items)
+    }
+
+    fn page(&self, query: &CoreQuery) -> Result<Page<CoreSummary>, Failure> {
+        match self {
+            Self::Dir(cores) => cores.page(query).map_err(|why| refused(&why)),
+            Self::Api(client) => client.get(&list_path(query)).map_err(|why| failed(client, &why)),
         }
     }
 

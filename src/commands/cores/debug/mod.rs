@@ -24,7 +24,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Full id, the beginning of one, or `latest`.
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = clap_complete::ArgValueCandidates::new(super::complete::ids))]
     id: String,
     /// Debugger to start; without it the first one that is installed.
     #[arg(long, value_name = "crash|drgn|gdb")]
