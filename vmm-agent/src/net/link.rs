@@ -26,6 +26,8 @@ pub(super) struct InterfaceLink {
     interface: String,
     /// Hears of every change of an interface (rtnetlink(7)).
     changes: OwnedFd,
+    /// The last answer; holds while the interface is not to be found, for it may have moved to another namespace with frames passing.
+    up: bool,
 }
 
 impl InterfaceLink {
@@ -43,6 +45,7 @@ impl InterfaceLink {
         Ok(Self {
             interface: interface.to_owned(),
             changes,
+            up: true,
         })
     }
 }
@@ -57,7 +60,10 @@ impl Link for InterfaceLink {
                 Err(_) => break,
             }
         }
-        ioctl::has_carrier(self.changes.as_fd(), &self.interface).unwrap_or(false)
+        if let Ok(up) = ioctl::has_carrier(self.changes.as_fd(), &self.interface) {
+            self.up = up;
+        }
+        self.up
     }
 
     fn news(&self) -> BorrowedFd<'_> {
