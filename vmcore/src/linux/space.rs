@@ -115,7 +115,8 @@ impl<M: PhysicalMemory> KernelSpace<M> {
         Ok(())
     }
 
-    /// Copies `len_bytes` from `va` on, page by page: what is not mapped or not in the core is missing from the copy.
+    /// Copies `len_bytes` from `va` on, page by page if they are not all there: what is not mapped or not in the core is missing
+    /// from the copy.
     ///
     /// # Errors
     /// [`Absent`] if none of them is there.
@@ -126,6 +127,10 @@ impl<M: PhysicalMemory> KernelSpace<M> {
             bytes: vec![0; len_bytes],
             missing: Vec::new(),
         };
+        if self.read(va, &mut copied.bytes).is_ok() {
+            return Ok(copied);
+        }
+        copied.bytes.fill(0);
         let mut at = va;
         while at < end {
             let next = (at - at % PAGE_LEN).saturating_add(PAGE_LEN).min(end);
@@ -169,7 +174,7 @@ impl<M: PhysicalMemory> KernelSpace<M> {
     #[must_use]
     pub fn translate(&self, va: u64) -> Option<(u64, u64)> {
         if let Some(gpa) = self.image_gpa(va) {
-            return Some((gpa, PAGE_LEN - va % PAGE_LEN));
+            return Some((gpa, START_KERNEL_MAP + KERNEL_IMAGE_LEN - va));
         }
         self.tables.translate(&self.memory, va)
     }
