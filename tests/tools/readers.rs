@@ -4,11 +4,11 @@ use crate::ours::OurCore;
 use crate::run;
 use crate::testbed::Testbed;
 use anyhow::{Context as _, Result, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Most of it is reading 590 MB of debug information; the rest is room for a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const LIMIT: Duration = Duration::from_secs(600);
 
 /// ELF alone: one note segment first, loads with alignment 0, our note among the notes.
 pub(crate) fn readelf(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
@@ -36,7 +36,14 @@ pub(crate) fn readelf(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<S
         .join("; "))
 }
 
-/// gdb reads kernel data by virtual address through the extra text segment, and one thread per vCPU.
+/// The kernel of this core with debug information.
+fn symbols(testbed: &Testbed, core: &OurCore) -> Result<PathBuf> {
+    let release = core.vmcoreinfo("OSRELEASE")?;
+    let found = testbed.symbols(release);
+    found.with_context(|| format!("the testbed has no symbols of {release}"))
+}
+
+/// gdb reads kernel data and text by virtual address through the extra text segment, and has one thread per vCPU.
 pub(crate) fn gdb(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
     let offset = core.vmcoreinfo("KERNELOFFSET")?;
     let mut gdb = testbed.command("gdb");
@@ -44,32 +51,36 @@ pub(crate) fn gdb(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Strin
         .arg("-ex")
         .arg(format!(
             "symbol-file -o 0x{offset} {}",
-            testbed.path("vmlinux").display()
+            symbols(testbed, core)?.display()
         ))
         .arg("-ex")
         .arg(format!("core-file {}", core.path.display()))
-        .args(["-ex", "info threads", "-ex", "x/s &linux_banner", "-ex", "p $rip"]);
+        .args(["-ex", "info threads", "-ex", "x/s &linux_banner"])
+        .args(["-ex", "x/16i sysrq_handle_crash"]);
+    for thread in 1..=core.cpus.len() {
+        let shown = format!("printf \"vCPU {} RIP %lx RSP %lx\\n\", $rip, $rsp", thread - 1);
+        gdb.args(["-ex", &format!("thread {thread}"), "-ex", &shown]);
+    }
     let said = run::output(&mut gdb, dir, "", LIMIT)?;
     let banner = line_with(&said, "Linux version")?;
     ensure!(banner.contains(core.vmcoreinfo("OSRELEASE")?), "{banner}");
+    // What the function does, by the text in memory: it calls panic.
+    let call = said
+        .lines()
+        .find(|line| line.contains("<sysrq_handle_crash+") && line.contains("call ") && line.contains("<panic>"));
+    ensure!(call.is_some(), "gdb shows no text of sysrq_handle_crash:\n{said}");
     for (index, cpu) in core.cpus.iter().enumerate() {
-        let thread = format!("LWP {}", index + 1);
-        let found = said
-            .lines()
-            .find(|line| line.contains(&thread) || line.contains(&format!("process {}", index + 1)));
-        ensure!(
-            found.is_some() && cpu.rip != 0,
-            "gdb shows no thread of vCPU {index}:\n{said}"
-        );
+        ensure!(cpu.rip != 0, "vCPU {index} has no registers");
+        line_with(&said, &format!("vCPU {index} RIP {:x} RSP {:x}", cpu.rip, cpu.rsp))?;
     }
-    Ok(format!("{}; {}", banner, line_with(&said, "* 1")?))
+    Ok(format!("{banner}; text; registers of {} vCPUs right", core.cpus.len()))
 }
 
 /// Filters to a file: proves that VMCOREINFO and the pages it leads to are readable.
 pub(crate) fn makedumpfile(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
     let filtered = dir.join("filtered.kdump");
     let len = makedumpfile_only(testbed, dir, core)?;
-    let seen = drgn_lines(testbed, dir, &filtered)?;
+    let seen = drgn_lines(testbed, dir, core, &filtered)?;
     expect(&seen, "release ", core.vmcoreinfo("OSRELEASE")?)?;
     Ok(format!("filtered to {len} bytes, which drgn opens"))
 }
@@ -90,10 +101,16 @@ pub(crate) fn makedumpfile_only(testbed: &Testbed, dir: &Path, core: &OurCore) -
 
 /// Release, crashed task and its stack, and the registers of every vCPU as QEMU recorded them.
 pub(crate) fn drgn(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
-    let seen = drgn_lines(testbed, dir, &core.path)?;
+    let seen = drgn_lines(testbed, dir, core, &core.path)?;
     let release = expect(&seen, "release ", core.vmcoreinfo("OSRELEASE")?)?;
     let panic = expect(&seen, "panic ", "sysrq triggered crash")?;
     let frames = expect(&seen, "frames ", "panic")?;
+    // Behind the kernel's frames come guesses at those of the program.
+    let frames = frames.split_inclusive("entry_SYSCALL_64").next().unwrap_or(frames);
+    let tasks = expect(&seen, "tasks ", "")?;
+    let count = tasks.strip_prefix("tasks ").and_then(|count| count.parse::<u32>().ok());
+    // Init and the threads of the kernel, of which each processor has several.
+    ensure!(count.is_some_and(|count| count > 10), "too few tasks:\n{seen}");
     for (index, cpu) in core.cpus.iter().enumerate() {
         expect(
             &seen,
@@ -102,12 +119,13 @@ pub(crate) fn drgn(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Stri
         )?;
     }
     Ok(format!(
-        "{release}; {panic}; {frames}; registers of {} vCPUs right",
+        "{release}; {tasks}; {panic}; {frames}; registers of {} vCPUs right",
         core.cpus.len()
     ))
 }
 
-fn drgn_lines(testbed: &Testbed, dir: &Path, core: &Path) -> Result<String> {
+/// What drgn sees of a file with that core's memory.
+fn drgn_lines(testbed: &Testbed, dir: &Path, core: &OurCore, file: &Path) -> Result<String> {
     let script = dir.join("core_facts.py");
     std::fs::write(&script, include_str!("core_facts.py"))?;
     let mut python = testbed.command("python3");
@@ -115,16 +133,16 @@ fn drgn_lines(testbed: &Testbed, dir: &Path, core: &Path) -> Result<String> {
     python
         .env("DEBUGINFOD_URLS", "")
         .arg(&script)
-        .arg(core)
-        .arg(testbed.path("vmlinux"));
+        .arg(file)
+        .arg(symbols(testbed, core)?);
     run::output(&mut python, dir, "", LIMIT)
 }
 
-/// System, log and the crashed task's stack.
+/// System, log, the crashed task's stack, and each processor's registers.
 pub(crate) fn crash(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
     let mut crash = testbed.command("crash");
-    crash.arg("-s").arg(testbed.path("vmlinux")).arg(&core.path);
-    let said = run::output(&mut crash, dir, "sys\nbt\nlog\nquit\n", LIMIT)?;
+    crash.arg("-s").arg(symbols(testbed, core)?).arg(&core.path);
+    let said = run::output(&mut crash, dir, "sys\nbt\nlog\nhelp -r\nquit\n", LIMIT)?;
     let release = expect(&said, "     RELEASE: ", core.vmcoreinfo("OSRELEASE")?)?;
     let panic = expect(&said, "       PANIC: ", "sysrq triggered crash")?;
     ensure!(said.contains("] panic at "), "bt shows no panic frame:\n{said}");
@@ -132,8 +150,21 @@ pub(crate) fn crash(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Str
         said.contains("Kernel panic - not syncing: sysrq triggered crash"),
         "log has no panic line:\n{said}"
     );
+    for (index, cpu) in core.cpus.iter().enumerate() {
+        let section = said.split_once(&format!("\nCPU {index}:\n"));
+        let (_, section) = section.with_context(|| format!("help -r shows no CPU {index}:\n{said}"))?;
+        let section = section.split("\nCPU ").next().unwrap_or(section);
+        for shown in [format!("RIP: {:016x}", cpu.rip), format!("RSP: {:016x}", cpu.rsp)] {
+            ensure!(section.contains(&shown), "CPU {index} lacks {shown}:\n{section}");
+        }
+    }
     let frames = said.lines().filter(|line| line.starts_with(" #")).count();
-    Ok(format!("{}; {}; {} stack frames", release.trim(), panic.trim(), frames))
+    Ok(format!(
+        "{}; {}; {frames} stack frames; registers of {} vCPUs right",
+        release.trim(),
+        panic.trim(),
+        core.cpus.len()
+    ))
 }
 
 /// The line that starts with `start`, which must contain `expected`.

@@ -1,8 +1,8 @@
 //! The packages that `cargo xtask` unpacks without installing them.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use crate::common::skip;
 
@@ -45,6 +45,21 @@ impl Testbed {
     /// A file of the testbed.
     pub(crate) fn path(&self, part: &str) -> PathBuf {
         self.dir.join(part)
+    }
+
+    /// The kernel of a release with debug information, if it is there.
+    #[allow(dead_code, reason = "some tests ask nothing that needs it")]
+    pub(crate) fn symbols(&self, release: &str) -> Option<PathBuf> {
+        let is_of = |folder: &Path| {
+            let said = fs::read_to_string(folder.join("release"));
+            said.is_ok_and(|said| said.trim() == release)
+        };
+        if is_of(&self.path("kernel")) {
+            return Some(self.path("vmlinux"));
+        }
+        let folders = fs::read_dir(self.path("symbols")).ok()?;
+        let mut folders = folders.filter_map(|entry| Some(entry.ok()?.path()));
+        Some(folders.find(|folder| is_of(folder))?.join("vmlinux"))
     }
 
     /// A program of the testbed, else of the machine.

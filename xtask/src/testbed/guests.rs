@@ -19,8 +19,8 @@ pub(crate) struct Guest {
     packages: Option<&'static str>,
     /// Modules that this kernel does not have at all.
     lacks: &'static [&'static str],
-    /// Fetched also where not everything is asked for.
-    pub(crate) in_every_run: bool,
+    /// Its headers are fetched also where not everything is asked for.
+    pub(crate) headers_in_every_run: bool,
 }
 
 /// Debian 12's kernels: its own and the one of its backports, for virtual machines (cloud) and for everything (generic).
@@ -29,25 +29,25 @@ pub(crate) const GUESTS: [Guest; 4] = [
         name: "6.1-cloud",
         packages: None,
         lacks: &["e1000"],
-        in_every_run: true,
+        headers_in_every_run: true,
     },
     Guest {
         name: "6.1-generic",
         packages: Some(r"^linux-image-6\.1\.0-[0-9]+-amd64$"),
         lacks: &[],
-        in_every_run: false,
+        headers_in_every_run: false,
     },
     Guest {
         name: "6.12-cloud",
         packages: Some(r"^linux-image-6\.12\.[0-9]+[+]deb12-cloud-amd64$"),
         lacks: &["e1000"],
-        in_every_run: false,
+        headers_in_every_run: false,
     },
     Guest {
         name: "6.12-generic",
         packages: Some(r"^linux-image-6\.12\.[0-9]+[+]deb12-amd64$"),
         lacks: &[],
-        in_every_run: true,
+        headers_in_every_run: true,
     },
 ];
 
@@ -57,6 +57,17 @@ impl Guest {
         let packages = self.packages.unwrap_or("that of the testbed");
         let recipe = format!("1 {packages} {}", initramfs::DRIVERS.text());
         Part::new(testbed, &format!("guests/{}", self.name), recipe)
+    }
+
+    /// What `uname -r` says in it, once it is there.
+    pub(crate) fn release(&self, testbed: &Path) -> Result<String> {
+        let file = testbed.join("guests").join(self.name).join("release");
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+    }
+
+    /// Whether its symbols are those of the testbed itself.
+    pub(crate) const fn is_of_the_testbed(&self) -> bool {
+        self.packages.is_none()
     }
 
     /// Fills the folder `place`: `vmlinuz`, `release` and `initrd.cpio`.

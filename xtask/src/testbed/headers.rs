@@ -13,14 +13,14 @@ use super::{
 /// The part of the testbed with the headers of a guest's kernel, which must be there.
 pub(crate) fn part(testbed: &Path, guest: &Guest) -> Part {
     // Without its guest a part is never current.
-    let release = fs::read_to_string(testbed.join("guests").join(guest.name).join("release")).unwrap_or_default();
+    let release = guest.release(testbed).unwrap_or_default();
     Part::new(testbed, &format!("headers/{}", guest.name), format!("1 {release}"))
 }
 
 /// Fills the folder `place`: `build` leads to what is /lib/modules/RELEASE/build elsewhere, `lib` has the one library that its
 /// programs need and a machine may lack.
 pub(crate) fn make(apt: &Apt, testbed: &Path, guest: &Guest, place: &Path) -> Result<()> {
-    let release = fs::read_to_string(testbed.join("guests").join(guest.name).join("release"))?;
+    let release = guest.release(testbed)?;
     let package = apt.package(&format!("linux-headers-{release}"))?;
     let needed = apt.depends(&package)?;
     let ours = |name: &&String| name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-");

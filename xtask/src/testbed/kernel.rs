@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::apt::{self, Apt};
+use super::apt::{self, Apt, Package};
 use crate::process;
 
 /// The package that always names the newest kernel of Debian 12 for virtual machines, the smallest one.
@@ -36,7 +36,7 @@ pub(crate) fn unpack(apt: &Apt, place: &Path) -> Result<()> {
     fs::write(place.join("release"), release).context("cannot write the kernel's release")
 }
 
-/// Takes the kernel with debug information, one file, out of a package of hundreds of megabytes.
+/// The testbed's kernel with debug information.
 pub(crate) fn fetch_symbols(apt: &Apt, place: &Path) -> Result<()> {
     let kernel = apt.behind(KERNEL)?;
     let package = apt.behind(&format!("{KERNEL}-dbg"))?;
@@ -48,9 +48,14 @@ pub(crate) fn fetch_symbols(apt: &Apt, place: &Path) -> Result<()> {
             kernel.version
         );
     }
+    extract_symbols(apt, &package, release_of(&kernel.name)?, place)
+}
+
+/// Takes the one file that is wanted out of a package with debug information, and leaves the rest packed.
+pub(crate) fn extract_symbols(apt: &Apt, package: &Package, release: &str, place: &Path) -> Result<()> {
     let folder = place.with_added_extension("download");
-    let archive = apt.download(&package, &folder)?;
-    let member = format!("./usr/lib/debug/boot/vmlinux-{}", release_of(&kernel.name)?);
+    let archive = apt.download(package, &folder)?;
+    let member = format!("./usr/lib/debug/boot/vmlinux-{release}");
     let mut reader = Command::new("dpkg-deb");
     let mut reader = reader
         .arg("--fsys-tarfile")

@@ -10,12 +10,14 @@
 //! kernel/              the unpacked kernel package; vmlinuz and release (its version) beside boot/ and lib/
 //! vmlinux              the same kernel with debug information
 //! venv/                drgn for bin/python3
+//! volatility/          Volatility 3 for bin/python3
 //! browser/bin/NAME     chromedriver, and the headless chromium that it drives; unpacked with all their libraries
 //! axe.min.js           rules for accessible pages, run in the browser
 //! schemathesis/bin/run tests an API by its own document
 //! promtool             reads rules and numbers as Prometheus does
-//! guests/NAME/         vmlinuz, release and initrd.cpio of the kernels that tests boot: 6.1-cloud (that of kernel/), 6.12-generic and,
-//!                      where everything is asked for, 6.1-generic and 6.12-cloud; the initramfs runs what a test adds
+//! guests/NAME/         vmlinuz, release and initrd.cpio of the kernels that tests boot: 6.1-cloud (that of kernel/), 6.1-generic,
+//!                      6.12-cloud and 6.12-generic; the initramfs runs what a test adds
+//! symbols/NAME/        vmlinux (with debug information) and release of those kernels but the first, for `cargo xtask matrix` alone
 //! headers/NAME/build   what a module for that kernel is built by
 //! l1.cpio              initramfs of a machine with /dev/kvm, by nesting in QEMU without KVM; runs what a test adds
 //! l2.cpio              initramfs of the panicking guest: `crash=1` on the kernel command line makes it panic
@@ -32,9 +34,14 @@ mod initramfs;
 mod kernel;
 mod part;
 mod programs;
+mod symbols;
 mod web;
 
-use std::{fs::File, path::PathBuf, thread};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -52,7 +59,7 @@ pub(crate) fn dir() -> PathBuf {
 /// What to fetch.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The kernels that only `test --all` boots, too.
+    /// Symbols and headers of all kernels, too (2.5 GB to download, 2 GB on disk), which only `test --all` and `matrix` need.
     #[arg(long)]
     all: bool,
 }
@@ -96,18 +103,26 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
     let guest = Part::new(&dir, "l2.cpio", initramfs::GUEST.text());
     let outer = Part::new(&dir, "l1.cpio", initramfs::OUTER.text());
     let web = Web::new(&dir);
-    for folder in ["guests", "headers"] {
+    let volatility = Part::new(&dir, "volatility", programs::volatility_recipe());
+    for folder in ["guests", "headers", "symbols"] {
         std::fs::create_dir_all(dir.join(folder)).with_context(|| format!("cannot make the folder {folder}"))?;
     }
-    let wanted = GUESTS.iter().filter(|guest| all || guest.in_every_run);
-    let guests: Vec<(&Guest, Part)> = wanted.map(|guest| (guest, guest.part(&dir))).collect();
+    let guests: Vec<(&Guest, Part)> = GUESTS.iter().map(|guest| (guest, guest.part(&dir))).collect();
     let is_there = |parts: &[&Part]| parts.iter().all(|part| part.is_current());
-    if is_there(&[&programs, &inside, &shims, &venv, &kernel, &vmlinux, &guest, &outer])
-        && guests
-            .iter()
-            .all(|(guest, part)| part.is_current() && headers::part(&dir, guest).is_current())
-        && web.is_current()
-    {
+    let whole = [
+        &programs,
+        &inside,
+        &shims,
+        &venv,
+        &volatility,
+        &kernel,
+        &vmlinux,
+        &guest,
+        &outer,
+    ];
+    let is_whole =
+        |(guest, part): &(&Guest, Part)| part.is_current() && more(&dir, guest, all).all(|(part, _)| part.is_current());
+    if is_there(&whole) && guests.iter().all(is_whole) && web.is_current() {
         return Ok(Vec::new());
     }
     if let Some(program) = ["apt-get", "apt-cache", "dpkg-deb", "tar"]
@@ -131,7 +146,8 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
             programs.make(|place| programs::unpack(&apt, place))?;
             inside.make(|place| programs::unpack_inside(&apt, place))?;
             shims.make(programs::write_shims)?;
-            venv.make(|place| programs::install_drgn(&dir, place))
+            venv.make(|place| programs::install_drgn(&dir, place))?;
+            volatility.make(|place| programs::install_volatility(&dir, place))
         });
         let vmlinux = scope.spawn(|| vmlinux.make(|place| kernel::fetch_symbols(&apt, place)));
         let kernel = kernel.make(|place| kernel::unpack(&apt, place));
@@ -157,12 +173,22 @@ fn fetch_parts(all: bool) -> Result<Vec<anyhow::Error>> {
         );
         let made = guests.iter().map(|(guest, part)| {
             part.make(|place| guest.make(&apt, &dir, place))?;
-            headers::part(&dir, guest).make(|place| headers::make(&apt, &dir, guest, place))
+            more(&dir, guest, all).try_for_each(|(part, make)| part.make(|place| make(&apt, &dir, guest, place)))
         });
         failures.extend(made.filter_map(Result::err));
     }
     failures.append(&mut web.make(&apt));
     Ok(failures)
+}
+
+/// How a part that belongs to a guest is made.
+type MakeOf = fn(&Apt, &Path, &Guest, &Path) -> Result<()>;
+
+/// What else is wanted of a guest, once it is there itself.
+fn more(dir: &Path, guest: &Guest, all: bool) -> impl Iterator<Item = (Part, MakeOf)> {
+    let headers = (all || guest.headers_in_every_run).then(|| (headers::part(dir, guest), headers::make as MakeOf));
+    let symbols = (all && !guest.is_of_the_testbed()).then(|| (symbols::part(dir, guest), symbols::make as MakeOf));
+    headers.into_iter().chain(symbols)
 }
 
 fn joined(result: thread::Result<Result<()>>) -> Result<()> {

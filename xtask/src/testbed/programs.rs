@@ -29,6 +29,9 @@ const INSIDE: &[&str] = &["ethtool", "iperf3"];
 /// The debugger for kernels that comes as a Python package, with its version.
 const DRGN: &str = "drgn==0.3.0";
 
+/// The memory forensics framework, another Python package. A part of its own: it needs nothing of drgn.
+const VOLATILITY: &str = "volatility3==2.28.2";
+
 /// Programs with a shim in `bin/`: name, path below `pkgs/`, arguments in front, environment.
 const SHIMS: &[(&str, &str, &str, &str)] = &[
     ("busybox", "bin/busybox", "", ""),
@@ -107,11 +110,7 @@ fn shim((_, path, arguments, environment): &(&str, &str, &str, &str)) -> String 
 
 /// Installs drgn for the unpacked Python, into a folder that only its shim looks into.
 pub(crate) fn install_drgn(testbed: &Path, place: &Path) -> Result<()> {
-    let mut pip = Command::new(testbed.join("bin/python3"));
-    pip.args(["-m", "pip", "install", "--quiet", "--no-cache-dir", "--target"])
-        .arg(place)
-        .arg(DRGN);
-    process::read(&mut pip)?;
+    install(DRGN, testbed, place)?;
     // What a virtual environment would have; pip's own script names a path that is not the final one.
     for (name, program) in [("python", "python3"), ("python3", "python3"), ("drgn", "drgn")] {
         write_script(
@@ -120,6 +119,25 @@ pub(crate) fn install_drgn(testbed: &Path, place: &Path) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What the folder of Volatility is made of.
+pub(crate) fn volatility_recipe() -> String {
+    format!("1 {VOLATILITY}")
+}
+
+/// Installs Volatility for the unpacked Python.
+pub(crate) fn install_volatility(testbed: &Path, place: &Path) -> Result<()> {
+    install(VOLATILITY, testbed, place)
+}
+
+/// Installs a Python package with what it needs into a folder.
+fn install(package: &str, testbed: &Path, place: &Path) -> Result<()> {
+    let mut pip = Command::new(testbed.join("bin/python3"));
+    pip.args(["-m", "pip", "install", "--quiet", "--no-cache-dir", "--target"])
+        .arg(place)
+        .arg(package);
+    process::read(&mut pip).map(drop)
 }
 
 /// Writes a script that can be run.
