@@ -1,16 +1,16 @@
-//! The codecs of kdump files' pages: libdeflate for zlib, zstd, and Snappy.
+//! The codecs of kdump files' pages: libdeflate for zlib, zstd, Snappy, and LZO, which `vmcore` has itself.
 
 use std::cell::RefCell;
 
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
-use vmcore::kdump::{Compress, Decompress, PageCodec};
+use vmcore::kdump::{Compress, Decompress, Lzo, PageCodec};
 
 /// libdeflate's fastest level: smaller and faster than zlib's level 1, which makedumpfile takes.
 const ZLIB_LEVEL: i32 = 1;
 /// zstd's level. Pages are so short that a higher one takes much longer and gains little.
 const ZSTD_LEVEL: i32 = 1;
 
-/// A compressor of a codec; nothing for LZO, which is only read.
+/// A compressor of a codec; nothing if its library refuses.
 #[must_use]
 pub fn compressor(codec: PageCodec) -> Option<Box<dyn Compress + Send>> {
     match codec {
@@ -18,7 +18,7 @@ pub fn compressor(codec: PageCodec) -> Option<Box<dyn Compress + Send>> {
         PageCodec::Zlib => CompressionLvl::new(ZLIB_LEVEL)
             .ok()
             .map(|level| Box::new(Zlib(Compressor::new(level))) as Box<dyn Compress + Send>),
-        PageCodec::Lzo => None,
+        PageCodec::Lzo => Some(Box::new(Lzo::default())),
         PageCodec::Snappy => Some(Box::new(Snappy(snap::raw::Encoder::new()))),
         PageCodec::Zstd => zstd::bulk::Compressor::new(ZSTD_LEVEL)
             .ok()
@@ -146,7 +146,7 @@ mod tests {
         })
         .take(4096)
         .collect();
-        for codec in [PageCodec::Raw, PageCodec::Zlib, PageCodec::Snappy, PageCodec::Zstd] {
+        for codec in PageCodec::ALL {
             let mut out = Vec::new();
             let stored = store_page(&page, &mut *compressor(codec).unwrap(), &mut out);
             assert_eq!((stored, &out), (StoredPage::Bytes(PageCodec::Raw, 4096), &page));

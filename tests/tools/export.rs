@@ -48,10 +48,11 @@ pub(crate) fn check(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Str
     let zstd = export("kdump-zstd", "31", "zstd-31")?;
     let zlib = export("kdump-zlib", "0", "zlib-0")?;
     let zlib_31 = export("kdump-zlib", "31", "zlib-31")?;
+    let lzo = export("kdump-lzo", "0", "lzo-0")?;
     let flat = export("kdump-flat-snappy", "16", "flat-16")?;
     let elf = export("elf", "31", "elf-31")?;
     let whole = open(&core.path)?;
-    for (path, is_whole) in [(&zstd, false), (&zlib, true), (&flat, false), (&elf, false)] {
+    for (path, is_whole) in [(&zstd, false), (&zlib, true), (&lzo, true), (&flat, false), (&elf, false)] {
         holds_the_same(&whole, &open(path)?, is_whole).with_context(|| path.display().to_string())?;
     }
     let own = dir.join("readers");
@@ -68,6 +69,8 @@ pub(crate) fn check(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Str
             readers::gdb(testbed, &own, &exported).with_context(|| format!("gdb on {}", path.display()))?;
         }
     }
+    // It reads every page that it keeps by the library that defines LZO.
+    readers::makedumpfile_only(testbed, &own, &core.at(&lzo)).context("makedumpfile on kdump-lzo")?;
     said += &against_makedumpfile(testbed, &dir, core, &zlib_31)?;
     said += &read_makedumpfile(testbed, &dir, &serve, core)?;
     let len = |path: &Path| path.metadata().map(|meta| meta.len());

@@ -63,12 +63,25 @@ impl<F: FileBytes + Sync> Pages for DumpFile<F, Codecs> {
         let Self::Elf(image) = self else { return Vec::new() };
         let loads = image.head.loads.iter();
         let text = loads.filter(|load| load.va >= START_KERNEL_MAP && load.va != load.gpa);
-        let mappings = text.map(|load| TextMapping {
-            va: load.va,
-            gpa: load.gpa,
-            len_bytes: load.file_len_bytes.min(load.memory_len_bytes),
-        });
-        mappings.take(TEXTS_MAX).collect()
+        // Of a filtered core it is in pieces.
+        let mut mappings: Vec<TextMapping> = Vec::new();
+        for load in text {
+            let end = load.gpa.saturating_add(load.file_len_bytes.min(load.memory_len_bytes));
+            let is_same = |mapping: &&mut TextMapping| {
+                mapping.va.wrapping_sub(mapping.gpa) == load.va.wrapping_sub(load.gpa) && mapping.gpa <= load.gpa
+            };
+            let has_room = mappings.len() < TEXTS_MAX;
+            match mappings.iter_mut().find(is_same) {
+                Some(mapping) => mapping.len_bytes = mapping.len_bytes.max(end - mapping.gpa),
+                None if has_room => mappings.push(TextMapping {
+                    va: load.va,
+                    gpa: load.gpa,
+                    len_bytes: end - load.gpa,
+                }),
+                None => {}
+            }
+        }
+        mappings
     }
 }
 
@@ -102,7 +115,7 @@ pub enum ExportFormat {
 
 impl ExportFormat {
     /// Every form and its name.
-    pub const NAMES: [(&'static str, Self); 10] = {
+    pub const NAMES: [(&'static str, Self); 12] = {
         const fn kdump(codec: PageCodec, flat: bool) -> ExportFormat {
             ExportFormat::Kdump { codec, flat }
         }
@@ -111,10 +124,12 @@ impl ExportFormat {
             ("raw", Self::Raw),
             ("kdump-zstd", kdump(PageCodec::Zstd, false)),
             ("kdump-zlib", kdump(PageCodec::Zlib, false)),
+            ("kdump-lzo", kdump(PageCodec::Lzo, false)),
             ("kdump-snappy", kdump(PageCodec::Snappy, false)),
             ("kdump-uncompressed", kdump(PageCodec::Raw, false)),
             ("kdump-flat-zstd", kdump(PageCodec::Zstd, true)),
             ("kdump-flat-zlib", kdump(PageCodec::Zlib, true)),
+            ("kdump-flat-lzo", kdump(PageCodec::Lzo, true)),
             ("kdump-flat-snappy", kdump(PageCodec::Snappy, true)),
             ("kdump-flat-uncompressed", kdump(PageCodec::Raw, true)),
         ]

@@ -15,6 +15,7 @@
 //! - [`plan`]: a file to be written: where everything stands, and the descriptors
 //! - [`flattened`]: the form without seeking: records that say where their bytes belong
 //! - [`image`]: a file that is read; `lzo`, `unflattened` and `rank` are its parts
+//! - [`Lzo`]: a compressor; `repeats` is its part
 
 pub mod bitmap;
 pub mod codec;
@@ -24,7 +25,9 @@ pub mod image;
 mod lzo;
 pub mod plan;
 mod rank;
+mod repeats;
 mod unflattened;
+mod write_lzo;
 
 pub use bitmap::PageBitmap;
 pub use codec::{Compress, Decompress, PageCodec};
@@ -33,3 +36,4 @@ pub use image::{KdumpError, KdumpImage};
 pub use lzo::decompress as decompress_lzo;
 pub use plan::{Descriptors, KdumpEnd, KdumpPlan, KdumpPlanError, StoredPage, store_page};
 pub(crate) use rank::RankedBitmap;
+pub use write_lzo::Lzo;
