@@ -52,7 +52,13 @@ pub(crate) fn check(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Str
     let flat = export("kdump-flat-snappy", "16", "flat-16")?;
     let elf = export("elf", "31", "elf-31")?;
     let whole = open(&core.path)?;
-    for (path, is_whole) in [(&zstd, false), (&zlib, true), (&lzo, true), (&flat, false), (&elf, false)] {
+    for (path, is_whole) in [
+        (&zstd, false),
+        (&zlib, true),
+        (&lzo, true),
+        (&flat, false),
+        (&elf, false),
+    ] {
         holds_the_same(&whole, &open(path)?, is_whole).with_context(|| path.display().to_string())?;
     }
     let own = dir.join("readers");

@@ -174,9 +174,3 @@ fn has_panicked(console: &str) -> bool {
     let (_, trace) = console.split_once("sysrq triggered crash").unwrap_or_default();
     trace.contains("</TASK>")
 }
-
-/// Whether the console ends in a panic and its trace; a slow machine prints traces before.
-fn has_panicked(console: &str) -> bool {
-    let panic = console.split_once("Kernel panic - not syncing");
-    panic.is_some_and(|(_, behind)| behind.contains("</TASK>"))
-}
