@@ -393,6 +393,7 @@ fn every_number_is_documented_and_those_of_a_dump_move() {
         "coreferry_receive_duration_seconds_sum",
         "coreferry_ack_latency_seconds_count",
         "coreferry_fsync_duration_seconds_count",
+        "coreferry_crashes_total{guest_os=\"other\"}",
     ] {
         assert!(
             after[name] > before[name],

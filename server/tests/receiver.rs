@@ -142,6 +142,13 @@ fn a_silent_sender_leaves_an_incomplete_core() {
     assert_eq!(core.state, CoreState::Incomplete);
     assert_eq!(core.holes.len(), 1);
     assert_eq!(core.id, listed[0].id);
+    let metrics = receiver.service().metrics();
+    let counted = |row: &str| metrics.lines().any(|line| line == row);
+    assert!(
+        counted("coreferry_session_failures_total{reason=\"timeout\"} 1"),
+        "{metrics}"
+    );
+    assert!(counted("coreferry_crashes_total{guest_os=\"other\"} 1"), "{metrics}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::endings::Endings;
 use super::shapes::Shapes;
 
 /// Counts since the receiver started.
@@ -28,8 +29,6 @@ pub(crate) struct Counters {
     pub(crate) dropped_packets: AtomicU64,
     /// Bytes stored.
     pub(crate) received_bytes: AtomicU64,
-    /// Sessions that failed because of the storage.
-    pub(crate) storage_failures: AtomicU64,
     /// Events whose hooks were not run because too many were waiting.
     pub(crate) hooks_dropped: AtomicU64,
     /// Events that an address was told of.
@@ -38,6 +37,8 @@ pub(crate) struct Counters {
     pub(crate) webhooks_failed: AtomicU64,
     /// Events that an address could not be told of.
     pub(crate) webhooks_dead: AtomicU64,
+    /// How dumps ended, and what had crashed.
+    pub(crate) endings: Endings,
     /// How long things take, and how large they are.
     pub(crate) shapes: Shapes,
 }
@@ -107,12 +108,6 @@ impl Counters {
                 &self.received_bytes,
             ),
             (
-                "coreferry_session_storage_failures_total",
-                "counter",
-                "Sessions that failed because of the storage.",
-                &self.storage_failures,
-            ),
-            (
                 "coreferry_hooks_dropped_total",
                 "counter",
                 "Events whose hooks were not run because too many were waiting.",
@@ -138,6 +133,7 @@ impl Counters {
                 counter.load(Ordering::Relaxed)
             );
         }
+        self.endings.render(&mut text);
         self.shapes.render(&mut text);
         text
     }

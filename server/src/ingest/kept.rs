@@ -27,6 +27,13 @@ impl Shared {
             let took = Duration::try_from(received.duration_since(started));
             shapes.receive.add_time(took.unwrap_or_default());
         }
+        let endings = &self.counters.endings;
+        if summary.state != CoreState::Complete {
+            endings.failed(ending);
+        }
+        if manifest.format != crate::CANARY_FORMAT {
+            endings.crashed(manifest.kernel.as_deref());
+        }
         self.cores.insert(kept.dir.clone(), &kept.manifest);
         let kind = match summary.state {
             CoreState::Complete => "core.complete",

@@ -11,6 +11,7 @@
 
 mod counters;
 mod door;
+mod endings;
 mod half_open;
 mod inbox;
 mod kept;

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::super::Counters;
+use super::super::endings::Failed;
 use super::SessionThread;
 use super::batch::Run;
 use crate::admission::{Refused, Short};
@@ -17,9 +17,6 @@ impl SessionThread {
     /// Ends the session and keeps what came.
     pub(super) fn end(&mut self, ending: Ending) {
         if let Some(spool) = self.spool.take() {
-            if matches!(ending, Ending::Storage(_)) {
-                Counters::add(&self.shared.counters.storage_failures, 1);
-            }
             let ending = match (ending, self.last_refusal.take()) {
                 // A sender that was refused something falls silent because of it.
                 (Ending::Silent { .. }, Some(why)) => Ending::Refused(why),
@@ -39,6 +36,7 @@ impl SessionThread {
                 kept.durable
             }
             Err(why) => {
+                self.shared.counters.endings.failed_by(Failed::Storage);
                 tracing::error!(session = %self.handle.id, "no core could be made, the spool is left: {why}");
                 false
             }
