@@ -106,7 +106,7 @@ fn what_cannot_be_exported_is_said_with_the_way_out() {
     };
     for (said, expected) in [
         (export("latest", "kdump-zstd", "-", &[], 2), "kdump-flat-zstd"),
-        (export("latest", "kdump-lzo", to, &[], 2), "kdump-zlib"),
+        (export("latest", "kdump-bzip2", to, &[], 2), "kdump-lzo"),
         (export("latest", "elf", to, &["--filter", "32"], 2), "0 to 31"),
         (export("latest", "elf", to, &["--threads", "0"], 2), "1 to"),
         (export("latest", "elf", "-", &["--json"], 2), "--json"),
