@@ -159,6 +159,8 @@ fn what_an_earlier_receiver_left_runs_the_hook_and_is_told_of_too() {
         .map(|(_, event)| (event.kind.as_str(), event.subject.as_str()))
         .collect();
     assert_eq!(told, [("core.incomplete", id.as_str())]);
+    let found = receiver.cores().info(&id).expect("the id is that of one core");
+    assert_eq!(found.summary.id, id);
 }
 
 #[test]

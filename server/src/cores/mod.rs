@@ -175,10 +175,11 @@ impl LocalCores {
         }
     }
 
-    /// Adds a core that was just kept.
+    /// Adds a core that was just kept. One that a look at the disk has found already is not there twice.
     pub(crate) fn insert(&self, dir: PathBuf, manifest: &Manifest) {
         let entry = Entry::new(dir, manifest);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        index.retain(|other| other.dir != entry.dir);
         let at = index.partition_point(|other| key(&other.summary) > key(&entry.summary));
         index.insert(at, entry);
     }
