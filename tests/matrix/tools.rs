@@ -158,7 +158,8 @@ fn makedumpfile_refuses(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result
     }
 }
 
-/// It reads a variable of the kernel where the kernel was linked, not where it was.
+/// It reads variables of the kernel where the kernel was linked, not where it was: memory that is no RAM or absent there, or that
+/// holds something else, by which the kernel has no name and is not that of the symbols.
 fn crash_refuses(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
     let symbols = testbed.symbols(core.vmcoreinfo("OSRELEASE")?).context("no symbols")?;
     let mut crash = testbed.command("crash");
@@ -167,7 +168,11 @@ fn crash_refuses(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String
         bail!("it opens the core now; the fault is to be taken off the list:\n{said}");
     }
     let said = run::said(dir);
-    let is_known = |line: &&str| line.contains(" error: kernel virtual address: ") && line.contains("page_offset_base");
+    let is_nameless = said.contains("base kernel version: 0.0.0");
+    let is_known = |line: &&str| {
+        let is_absent = line.contains(" error: kernel virtual address: ") && line.contains("page_offset_base");
+        is_absent || is_nameless && line.ends_with("do not match!")
+    };
     let line = said.lines().find(is_known);
     Ok(line
         .with_context(|| format!("another fault than the known one:\n{said}"))?
