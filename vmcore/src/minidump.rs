@@ -176,7 +176,7 @@ impl<F: FileBytes> Minidump<F> {
         Ok(bytes)
     }
 
-    /// The pages of the dump, as ranges of memory.
+    /// The pages of the dump, as ranges of memory, ascending and disjoint.
     #[must_use]
     pub fn ranges(&self) -> Vec<MemoryRange> {
         let mut ranges: Vec<MemoryRange> = Vec::new();
@@ -192,7 +192,6 @@ impl<F: FileBytes> Minidump<F> {
                 at = first + pages;
             }
         }
-        ranges.sort_by_key(|range| range.gpa);
         ranges
     }
 
@@ -269,7 +268,7 @@ fn read_array<const N: usize, F: FileBytes>(file: &F) -> Result<[u8; N], Minidum
     Ok(bytes)
 }
 
-/// `dump_avail`: pairs of start and end, up to a pair whose end is zero.
+/// `dump_avail`: pairs of start and end, ascending and disjoint, up to a pair whose end is zero.
 fn read_ranges<F: FileBytes>(file: &F, at: u64, len: u32) -> Result<Vec<Ram>, MinidumpError> {
     let bad = |value| MinidumpError::BadField {
         field: "dump_avail",
@@ -286,6 +285,7 @@ fn read_ranges<F: FileBytes>(file: &F, at: u64, len: u32) -> Result<Vec<Ram>, Mi
     })?;
     let mut ram = Vec::new();
     let mut first_bit = 0_u64;
+    let mut last_before = 0;
     for pair in bytes.chunks_exact(16) {
         let (start, end) = (u64_le(pair, 0).unwrap_or_default(), u64_le(pair, 8).unwrap_or_default());
         if end == 0 {
@@ -293,6 +293,10 @@ fn read_ranges<F: FileBytes>(file: &F, at: u64, len: u32) -> Result<Vec<Ram>, Mi
         }
         // Bits are counted from the page that the range begins in to the one it ends in.
         let (first, last) = (start / PAGE_LEN, end.div_ceil(PAGE_LEN));
+        if first < last_before {
+            return Err(bad(start));
+        }
+        last_before = last;
         let pages = last.checked_sub(first).ok_or_else(|| bad(start))?;
         ram.push(Ram {
             gpa: first * PAGE_LEN,
