@@ -13,7 +13,6 @@ use std::process::Command;
 
 use common::{Daemon, Serve, coreferry, path_text, run_ok, temp_dir};
 use proxy::Proxy;
-use tiny_sender::TinySender;
 
 /// The program on a terminal of 72 columns: script(1) of Debian's base makes one. `more` are words of the environment.
 fn on_terminal(more: &str, line: &str) -> Command {
@@ -102,13 +101,7 @@ fn a_watched_list_shows_what_comes() {
 fn a_download_on_a_terminal_shows_its_bar_with_rate_and_time_to_come() {
     let dir = temp_dir();
     let serve = Serve::start(&dir.path().join("store"));
-    let mut sender = TinySender::connect(serve.netdump);
-    for (offset, byte) in [(0, 1), (4 << 20, 2), (8 << 20, 3)] {
-        sender.data(offset, &[byte; 4096]);
-    }
-    sender.header(&dumps::header((8 << 20) + 4096, "web", "panic"));
-    sender.finish();
-    serve.settled_cores(1);
+    dumps::send_apart(&serve);
     // The bar is drawn four times a second: the last part is held back until it was seen.
     let proxy = Proxy::holding(&serve.api, 3, 0);
     let file = dir.path().join("vmcore");

@@ -453,14 +453,7 @@ fn cutting_proxy(api: &str) -> String {
 fn an_interrupted_fetch_goes_on_where_it_was_and_proves_all_of_it() {
     let dir = temp_dir();
     let serve = Serve::start(&dir.path().join("store"));
-    let mut sender = TinySender::connect(serve.netdump);
-    // Far enough apart to be asked for one by one.
-    for (offset, byte) in [(0, 1), (4 << 20, 2), (8 << 20, 3)] {
-        sender.data(offset, &[byte; 4096]);
-    }
-    sender.header(&dumps::header((8 << 20) + 4096, "web", "panic"));
-    sender.finish();
-    serve.settled_cores(1);
+    dumps::send_apart(&serve);
     let file = dir.path().join("vmcore");
     let fetch = |api: &str| {
         run(&[

@@ -85,7 +85,7 @@ pub(crate) fn vmcore_reader(bytes: &[u8]) {
 
 /// A core of any form: its first pages are read, and filtered.
 pub(crate) fn core_file(bytes: &[u8]) {
-    let Ok(core) = DumpFile::open(Bytes(bytes), Codecs) else {
+    let Ok(core) = DumpFile::open(bytes, Codecs) else {
         return;
     };
     notes(core.notes());
@@ -133,26 +133,6 @@ pub(crate) fn page(bytes: &[u8]) {
     let _ = Codecs.decompress(codec, stored, &mut page);
     // LZO is read by the formats themselves.
     let _ = vmcore::kdump::decompress_lzo(stored, &mut page);
-}
-
-/// Bytes as a file.
-struct Bytes<'b>(&'b [u8]);
-
-impl FileBytes for Bytes<'_> {
-    fn len_bytes(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
-        let absent = Absent {
-            at: file_offset,
-            len_bytes: bytes.len(),
-        };
-        let at = usize::try_from(file_offset).map_err(|_| absent)?;
-        let found = at.checked_add(bytes.len()).and_then(|end| self.0.get(at..end));
-        bytes.copy_from_slice(found.ok_or(absent)?);
-        Ok(())
-    }
 }
 
 /// The notes of a core.

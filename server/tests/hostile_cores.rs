@@ -10,7 +10,7 @@ use server::codecs::Codecs;
 use server::export::{ExportFormat, ExportOptions, FileSink, FlatSink, Selection, export};
 use vmcore::dumpfile::DumpFile;
 use vmcore::elf::{HeaderInput, Layout};
-use vmcore::image::{Absent, FileBytes, PhysicalMemory as _};
+use vmcore::image::PhysicalMemory as _;
 use vmcore::limits::{HEADER_ROOM_LEN, PAGE_LEN, PAGE_LEN_USIZE};
 use vmcore::linux::KernelSpace;
 use vmcore::linux::filter::{FilterLevel, filter};
@@ -38,29 +38,6 @@ const MEMORY: [MemoryRange; 2] = [
         len_bytes: 9 * PAGE_LEN,
     },
 ];
-
-/// Bytes in memory.
-struct Bytes<'b>(&'b [u8]);
-
-impl FileBytes for Bytes<'_> {
-    fn len_bytes(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
-        let absent = Absent {
-            at: file_offset,
-            len_bytes: bytes.len(),
-        };
-        let at = usize::try_from(file_offset).map_err(|_| absent)?;
-        let found = at
-            .checked_add(bytes.len())
-            .and_then(|end| self.0.get(at..end))
-            .ok_or(absent)?;
-        bytes.copy_from_slice(found);
-        Ok(())
-    }
-}
 
 /// What the kernel says of itself, with everything that is looked for. Its structures are not there: their places are.
 fn vmcoreinfo() -> Vec<u8> {
@@ -178,7 +155,7 @@ fn minidump(version: u32) -> Vec<u8> {
 
 /// Everything that is done with a core.
 fn look_at(bytes: &[u8]) -> Option<usize> {
-    let core = DumpFile::open(Bytes(bytes), Codecs).ok()?;
+    let core = DumpFile::open(bytes, Codecs).ok()?;
     let mut read = 0;
     let mut page = [0; PAGE_LEN_USIZE];
     let ranges = core.ranges();
@@ -201,7 +178,7 @@ fn look_at(bytes: &[u8]) -> Option<usize> {
         let level = FilterLevel::new(31).unwrap();
         let _ = filter(&space, text, level, frames.min(1 << 20), &mut |_, _| {});
     }
-    let _ = server::kernel_log(&Bytes(bytes), server::Effort::Notes);
+    let _ = server::kernel_log(&bytes, server::Effort::Notes);
     Some(read)
 }
 

@@ -26,6 +26,17 @@ pub(crate) fn send(serve: &Serve, guest: &str, panic: &str) {
     sender.finish();
 }
 
+/// Sends a dump of three pages so far apart that a download asks for them one by one.
+pub(crate) fn send_apart(serve: &Serve) {
+    let mut sender = TinySender::connect(serve.netdump);
+    for (offset, byte) in [(0, 1), (4 << 20, 2), (8 << 20, 3)] {
+        sender.data(offset, &[byte; 4096]);
+    }
+    sender.header(&header((8 << 20) + 4096, "web", "panic"));
+    sender.finish();
+    serve.settled_cores(1);
+}
+
 /// The id of the one core that there is.
 pub(crate) fn id(serve: &Serve) -> String {
     let core = serve.settled_cores(1).remove(0);

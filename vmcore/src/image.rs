@@ -1,5 +1,6 @@
 //! An ELF core as a whole: its head, its notes, and its memory by guest physical address.
 
+use crate::bytes::slice;
 use crate::dumpfile::Excluding;
 use crate::elf::EHDR_LEN;
 use crate::limits::{PAGE_LEN, READ_START_LEN_MAX};
@@ -242,6 +243,23 @@ impl<F: FileBytes + ?Sized> FileBytes for &F {
     }
 }
 
+/// A file in memory.
+impl FileBytes for [u8] {
+    fn len_bytes(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+        let absent = Absent {
+            at: file_offset,
+            len_bytes: bytes.len(),
+        };
+        let at = usize::try_from(file_offset).map_err(|_| absent)?;
+        bytes.copy_from_slice(slice(self, at, bytes.len()).ok_or(absent)?);
+        Ok(())
+    }
+}
+
 fn usize_at_most(value: u64, most: usize) -> usize {
     usize::try_from(value).map_or(most, |value| value.min(most))
 }
@@ -249,22 +267,6 @@ fn usize_at_most(value: u64, most: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    impl FileBytes for Vec<u8> {
-        fn len_bytes(&self) -> u64 {
-            self.len() as u64
-        }
-
-        fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
-            let at = usize::try_from(file_offset).unwrap();
-            let found = self.get(at..at.saturating_add(bytes.len())).ok_or(Absent {
-                at: file_offset,
-                len_bytes: bytes.len(),
-            })?;
-            bytes.copy_from_slice(found);
-            Ok(())
-        }
-    }
 
     fn load(gpa: u64, file_offset: u64, file_len_bytes: u64, memory_len_bytes: u64) -> LoadSegment {
         LoadSegment {
@@ -296,18 +298,18 @@ mod tests {
             }
         }
         assert!(file.len() > 100_000);
-        let image = CoreImage::open(file.clone()).unwrap();
+        let image = CoreImage::open(file.as_slice()).unwrap();
         assert_eq!((image.head.loads.len(), image.notes.len()), (2000, 0));
         let mut magic = [0; 4];
         image.memory.read(1999 << 12, &mut magic).unwrap();
         assert_eq!(&magic, b"\x7fELF");
         file.truncate(100_000);
         assert!(matches!(
-            CoreImage::open(file),
+            CoreImage::open(file.as_slice()),
             Err(ImageError::Head(ReadError::NeedMore { .. }))
         ));
         assert!(matches!(
-            CoreImage::open(vec![1; 100]),
+            CoreImage::open([1; 100].as_slice()),
             Err(ImageError::Head(ReadError::NotACore))
         ));
     }
@@ -315,7 +317,7 @@ mod tests {
     #[test]
     fn memory_is_one_across_segments_and_zero_where_the_file_is_shorter() {
         let memory = CoreMemory::new(
-            (0..16).collect::<Vec<u8>>(),
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15].as_slice(),
             &[load(0x1004, 8, 4, 4), load(0x1000, 0, 2, 4)],
         );
         let mut bytes = [0xff; 8];
@@ -326,7 +328,7 @@ mod tests {
     #[test]
     fn what_is_no_memory_is_absent() {
         let memory = CoreMemory::new(
-            vec![1; 8],
+            [1; 8].as_slice(),
             &[load(0x1000, 0, 8, 8), load(0x3000, 100, 8, 8), load(u64::MAX, 0, 8, 8)],
         );
         for (gpa, len) in [(0xfff, 2), (0x1007, 2), (0x3000, 1), (u64::MAX, 1), (u64::MAX - 1, 4)] {
@@ -341,7 +343,10 @@ mod tests {
     #[test]
     fn a_second_view_of_the_same_memory_does_no_harm() {
         let text = load(0x1000, 0, 4, 4);
-        let memory = CoreMemory::new((0..16).collect::<Vec<u8>>(), &[text, load(0x1000, 0, 16, 16), text]);
+        let memory = CoreMemory::new(
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15].as_slice(),
+            &[text, load(0x1000, 0, 16, 16), text],
+        );
         let mut bytes = [0; 2];
         memory.read(0x1006, &mut bytes).unwrap();
         assert_eq!(bytes, [6, 7]);

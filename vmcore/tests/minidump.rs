@@ -2,33 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // tests
 
 use vmcore::MemoryRange;
-use vmcore::image::{Absent, FileBytes, PhysicalMemory as _};
+use vmcore::image::PhysicalMemory as _;
 use vmcore::minidump::{Minidump, MinidumpError};
 
 const PAGE_LEN: usize = 4096;
 
-struct Bytes(Vec<u8>);
-
-impl FileBytes for Bytes {
-    fn len_bytes(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
-        let absent = Absent {
-            at: file_offset,
-            len_bytes: bytes.len(),
-        };
-        let start = usize::try_from(file_offset).map_err(|_| absent)?;
-        let end = start.checked_add(bytes.len()).ok_or(absent)?;
-        bytes.copy_from_slice(self.0.get(start..end).ok_or(absent)?);
-        Ok(())
-    }
-}
-
 /// A dump without message buffer and page tables: header, `dump_avail`, the bitmap, and a page for each of its bits, filled with
 /// the bit's number.
-fn dump(ranges: &[(u64, u64)], bitmap: u64) -> Bytes {
+fn dump(ranges: &[(u64, u64)], bitmap: u64) -> Vec<u8> {
     let mut bytes = vec![0; 3 * PAGE_LEN];
     bytes[..22].copy_from_slice(b"minidump FreeBSD/amd64");
     let ends = [(0, 0)];
@@ -46,12 +27,13 @@ fn dump(ranges: &[(u64, u64)], bitmap: u64) -> Bytes {
     for bit in (0..64).filter(|bit| bitmap >> bit & 1 == 1) {
         bytes.extend([bit; PAGE_LEN]);
     }
-    Bytes(bytes)
+    bytes
 }
 
 #[test]
 fn the_bits_count_the_pages_of_the_ranges() {
-    let core = Minidump::open(dump(&[(0x1000, 0x4000), (0x10_0000, 0x10_2000)], 0b1_1101)).unwrap();
+    let file = dump(&[(0x1000, 0x4000), (0x10_0000, 0x10_2000)], 0b1_1101);
+    let core = Minidump::open(file.as_slice()).unwrap();
     let range = |gpa, pages| MemoryRange {
         gpa,
         len_bytes: pages * PAGE_LEN as u64,
@@ -72,7 +54,8 @@ fn ranges_that_overlap_or_descend_are_refused() {
         [(0x10_0000, 0x10_2000), (0x1000, 0x4000)],
         [(0, 0x1000), (0, 0x1000)],
     ] {
-        let refused = Minidump::open(dump(&ranges, u64::MAX));
+        let file = dump(&ranges, u64::MAX);
+        let refused = Minidump::open(file.as_slice());
         assert!(
             matches!(
                 refused,

@@ -5,10 +5,9 @@
 //! peer, dialled address and port, port that answered, length of the herald, herald. The file exists before any herald
 //! comes and does not grow with them.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
@@ -61,13 +60,7 @@ impl Answered {
     /// Opens the file and gives what an earlier receiver answered within the last `recent`; then nothing is in it.
     pub(crate) fn open(root: &Path, recent: Duration) -> io::Result<(Self, Vec<AnsweredHerald>)> {
         let path = root.join(layout::RESUME).join(layout::ANSWERED);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(layout::FILE_MODE)
-            .open(path)?;
+        let file = layout::kept_file(&path)?;
         let mut found = Vec::new();
         let mut bytes = [0; PLACE_LEN];
         for place in 0..ANSWERED_PLACES {

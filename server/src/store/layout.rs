@@ -131,6 +131,17 @@ pub(crate) fn new_file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// A file that may exist; its content stays.
+pub(crate) fn kept_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(path)
+}
+
 /// Writes a whole file and makes its content durable; replaces one that exists.
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()

@@ -19,8 +19,8 @@ use vmm_agent::memory::GuestMemory;
 use vmm_agent::net::WireSpec;
 use vmm_agent::{AgentConfig, AgentEvent};
 
-use super::{Args, DUMP_PATIENCE, DumpArea, KEEP_PATIENCE, NAME, Report, Steps, compare};
-use crate::cli_failure::{Exit, Failure};
+use super::{Args, DUMP_PATIENCE, DumpArea, KEEP_PATIENCE, NAME, Report, Steps, compare, next_event};
+use crate::cli_failure::Failure;
 use crate::commands::run::describe;
 
 /// Marks of the demo guest's linker script around all that its own dump writes.
@@ -59,14 +59,9 @@ impl Known {
 /// Prints what happens until the guest has dumped itself and stands still.
 pub(super) fn watch(steps: Steps, heard: &mpsc::Receiver<AgentEvent>) -> Result<(), Failure> {
     let until = Instant::now() + DUMP_PATIENCE;
+    let otherwise = format!("the guest has not ended within {DUMP_PATIENCE:?}: it did not panic, or its dump hangs");
     loop {
-        let event = heard
-            .recv_timeout(until.saturating_duration_since(Instant::now()))
-            .map_err(|_| {
-                let sentence =
-                    format!("the guest has not ended within {DUMP_PATIENCE:?}: it did not panic, or its dump hangs");
-                Failure::new(Exit::Failed, sentence)
-            })?;
+        let event = next_event(heard, until, &otherwise)?;
         if matches!(event, AgentEvent::Policy(_)) {
             return Ok(());
         }

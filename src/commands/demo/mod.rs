@@ -202,17 +202,18 @@ struct Dumped {
     sent_bytes: u64,
 }
 
+/// What the agent tells next; `otherwise` is what has gone wrong when it says nothing until then.
+fn next_event(heard: &mpsc::Receiver<AgentEvent>, until: Instant, otherwise: &str) -> Result<AgentEvent, Failure> {
+    let event = heard.recv_timeout(until.saturating_duration_since(Instant::now()));
+    event.map_err(|_| Failure::new(Exit::Failed, otherwise))
+}
+
 /// Prints what happens until the dump has ended.
 fn watch(steps: Steps, heard: &mpsc::Receiver<AgentEvent>) -> Result<Dumped, Failure> {
     let until = Instant::now() + DUMP_PATIENCE;
+    let otherwise = format!("no core came within {DUMP_PATIENCE:?}: the guest did not panic, or its dump hangs");
     loop {
-        let event = heard
-            .recv_timeout(until.saturating_duration_since(Instant::now()))
-            .map_err(|_| {
-                let sentence =
-                    format!("no core came within {DUMP_PATIENCE:?}: the guest did not panic, or its dump hangs");
-                Failure::new(Exit::Failed, sentence)
-            })?;
+        let event = next_event(heard, until, &otherwise)?;
         steps.say(&describe(&event));
         if let AgentEvent::DumpEnded { id, outcome } = event {
             return match &*outcome {

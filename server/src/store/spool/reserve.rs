@@ -1,8 +1,7 @@
 //! Space set aside while there is some, so that a core can be made of a session on a full disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::FallocateFlags;
@@ -30,13 +29,7 @@ impl Reserve {
 
     /// That of a session whose receiver died.
     pub(super) fn reopen(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(layout::FILE_MODE)
-            .open(path)?;
+        let file = layout::kept_file(path)?;
         let len_bytes = file.metadata()?.len();
         let mut reserve = Self { file, len_bytes };
         reserve.grow_to(RESERVE_BYTES_MIN)?;

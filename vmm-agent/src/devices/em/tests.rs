@@ -10,10 +10,10 @@ use nic_emu::spec::registers::{self as reg, eecd, eerd};
 
 use super::*;
 use crate::devices::bus::lock;
-use crate::devices::pci::PciRoot;
 use crate::devices::pci::intx::{IntxLines, Raised, Recorder};
+use crate::devices::pci::{PciRoot, test_access};
 use crate::devices::posted::{PostedRing, PostedWrite, PostedZones};
-use crate::devices::{PioDevice, worker::Workers};
+use crate::devices::worker::Workers;
 use crate::net::{Link, StreamWire, WireError};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -103,20 +103,11 @@ impl Board {
     }
 
     fn config_read(&mut self, register: u32) -> u32 {
-        let address = 0x8000_0000_u32 | 1 << 11 | register;
-        assert_eq!(
-            PioDevice::write(&mut self.root, 0, &address.to_le_bytes()),
-            IoOutcome::Done
-        );
-        let mut data = [0; 4];
-        assert_eq!(PioDevice::read(&mut self.root, 4, &mut data), IoOutcome::Done);
-        u32::from_le_bytes(data)
+        test_access::read(&mut self.root, register)
     }
 
     fn config_write(&mut self, register: u32, value: u32) {
-        self.config_read(register);
-        let outcome = PioDevice::write(&mut self.root, 4, &value.to_le_bytes());
-        assert_eq!(outcome, IoOutcome::Done);
+        test_access::write(&mut self.root, register, value);
     }
 
     fn read(&mut self, register: u32) -> u32 {

@@ -3,6 +3,8 @@
 mod header;
 pub mod intx;
 pub mod msix;
+#[cfg(test)]
+pub(super) mod test_access;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};

@@ -14,11 +14,11 @@ use super::net::Net;
 use super::queue::QueueSetup;
 use super::rig::{Rig, SIZE, setup};
 use super::{VirtioDevice, VirtioPci};
+use crate::devices::IoOutcome;
 use crate::devices::bus::{Shared, lock};
-use crate::devices::pci::PciRoot;
 use crate::devices::pci::intx::{IntxLines, Raised, Recorder};
+use crate::devices::pci::{PciRoot, test_access};
 use crate::devices::worker::{Waker, Workers};
-use crate::devices::{IoOutcome, PioDevice};
 use crate::memory::{Bytes, GuestAddress, GuestMemory};
 use crate::net::{UserConfig, UserWire};
 
@@ -72,20 +72,11 @@ impl Board {
     }
 
     fn config_read(&mut self, register: u32) -> u32 {
-        let address = 0x8000_0000_u32 | 1 << 11 | register;
-        assert_eq!(
-            PioDevice::write(&mut self.root, 0, &address.to_le_bytes()),
-            IoOutcome::Done
-        );
-        let mut data = [0; 4];
-        assert_eq!(PioDevice::read(&mut self.root, 4, &mut data), IoOutcome::Done);
-        u32::from_le_bytes(data)
+        test_access::read(&mut self.root, register)
     }
 
     fn config_write(&mut self, register: u32, value: u32) {
-        self.config_read(register);
-        let outcome = PioDevice::write(&mut self.root, 4, &value.to_le_bytes());
-        assert_eq!(outcome, IoOutcome::Done);
+        test_access::write(&mut self.root, register, value);
     }
 
     /// Walks the list of capabilities as a driver does.
