@@ -4,7 +4,7 @@ use netdump::{Header, wire};
 use server::codecs::Codecs;
 use vmcore::dumpfile::DumpFile;
 use vmcore::image::{Absent, FileBytes, PhysicalMemory as _};
-use vmcore::kdump::{Decompress as _, PageCodec};
+use vmcore::kdump::{Compress as _, Decompress as _, PageCodec};
 use vmcore::kernel_header::KernelDumpHeader;
 use vmcore::linux::KernelSpace;
 use vmcore::linux::filter::{FilterLevel, filter};
@@ -133,6 +133,16 @@ pub(crate) fn page(bytes: &[u8]) {
     let _ = Codecs.decompress(codec, stored, &mut page);
     // LZO is read by the formats themselves.
     let _ = vmcore::kdump::decompress_lzo(stored, &mut page);
+    // What is written is read again, whatever a guest had in a page.
+    let (mut text, mut out) = ([0; 4096], Vec::new());
+    for (to, from) in text.iter_mut().zip(stored.iter().cycle()) {
+        *to = *from;
+    }
+    if let Some(mut compressor) = server::codecs::compressor(PageCodec::Zlib)
+        && compressor.compress(&text, &mut out)
+    {
+        assert!(Codecs.decompress(PageCodec::Zlib, &out, &mut page) && page == text);
+    }
 }
 
 /// The notes of a core.

@@ -1,12 +1,10 @@
-//! The codecs of kdump files' pages: libdeflate for zlib, zstd, Snappy, and LZO, which `vmcore` has itself.
+//! The codecs of kdump files' pages: zstd, Snappy, and those that `vmcore` has itself: it writes zlib (libdeflate reads it) and LZO.
 
 use std::cell::RefCell;
 
-use libdeflater::{CompressionLvl, Compressor, Decompressor};
-use vmcore::kdump::{Compress, Decompress, Lzo, PageCodec};
+use libdeflater::Decompressor;
+use vmcore::kdump::{Compress, Decompress, Deflate, Lzo, PageCodec};
 
-/// libdeflate's fastest level: smaller and faster than zlib's level 1, which makedumpfile takes.
-const ZLIB_LEVEL: i32 = 1;
 /// zstd's level. Pages are so short that a higher one takes much longer and gains little.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -15,9 +13,7 @@ const ZSTD_LEVEL: i32 = 1;
 pub fn compressor(codec: PageCodec) -> Option<Box<dyn Compress + Send>> {
     match codec {
         PageCodec::Raw => Some(Box::new(Raw)),
-        PageCodec::Zlib => CompressionLvl::new(ZLIB_LEVEL)
-            .ok()
-            .map(|level| Box::new(Zlib(Compressor::new(level))) as Box<dyn Compress + Send>),
+        PageCodec::Zlib => Some(Box::new(Deflate::new(libdeflater::adler32))),
         PageCodec::Lzo => Some(Box::new(Lzo::default())),
         PageCodec::Snappy => Some(Box::new(Snappy(snap::raw::Encoder::new()))),
         PageCodec::Zstd => zstd::bulk::Compressor::new(ZSTD_LEVEL)
@@ -36,19 +32,6 @@ impl Compress for Raw {
 
     fn compress(&mut self, _: &[u8], _: &mut Vec<u8>) -> bool {
         false
-    }
-}
-
-struct Zlib(Compressor);
-
-impl Compress for Zlib {
-    fn codec(&self) -> PageCodec {
-        PageCodec::Zlib
-    }
-
-    fn compress(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
-        // What does not fit into a page is not wanted.
-        append(out, page.len(), |room| self.0.zlib_compress(page, room).ok())
     }
 }
 

@@ -10,6 +10,8 @@ use super::Pages;
 
 /// Pages of a window: 4 MiB, so that a thread has work for some milliseconds.
 pub(super) const WINDOW_PAGES: u64 = 1024;
+/// Pages read at once: they stay in the processor's cache until they are compressed.
+const READ_PAGES: u64 = 64;
 /// Windows that a thread may be ahead.
 const AHEAD: usize = 2;
 
@@ -24,7 +26,7 @@ pub(super) fn read_window(
     let end = (window + 1) * WINDOW_PAGES;
     let mut at = window * WINDOW_PAGES;
     while let Some((first, count)) = wanted.next_run(at).filter(|(first, _)| *first < end) {
-        let count = count.min(end - first);
+        let count = count.min(end - first).min(READ_PAGES);
         at = first + count;
         let len = usize::try_from(count * PAGE_LEN).unwrap_or(usize::MAX);
         buffer.resize(len, 0);

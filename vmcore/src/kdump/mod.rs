@@ -15,10 +15,12 @@
 //! - [`plan`]: a file to be written: where everything stands, and the descriptors
 //! - [`flattened`]: the form without seeking: records that say where their bytes belong
 //! - [`image`]: a file that is read; `lzo`, `unflattened` and `rank` are its parts
+//! - [`Deflate`]: a compressor for zlib
 //! - [`Lzo`]: a compressor; `repeats` is its part
 
 pub mod bitmap;
 pub mod codec;
+mod deflate;
 pub mod flattened;
 pub mod header;
 pub mod image;
@@ -31,6 +33,7 @@ mod write_lzo;
 
 pub use bitmap::PageBitmap;
 pub use codec::{Compress, Decompress, PageCodec};
+pub use deflate::Deflate;
 pub use header::{KdumpHeader, Utsname};
 pub use image::{KdumpError, KdumpImage};
 pub use lzo::decompress as decompress_lzo;

@@ -1,0 +1,224 @@
+//! What repeats within a page, and how often each symbol of the format occurs in what is left.
+//!
+//! Greedy: one look at the last place of the same four bytes. Each repetition costs the processor a wrong guess or two, which is
+//! most of the time that all this takes.
+
+use super::symbols::{DISTANCES, END, LITERALS, Lengths, distance_symbol};
+use super::{PAGE, Page};
+
+const TABLE_BITS: u32 = 11;
+const TABLE_LEN: usize = 1 << TABLE_BITS;
+/// Bytes that must repeat at least.
+const REPEAT_MIN: u32 = 4;
+/// What of eight bytes does not count.
+const IGNORED_BITS: u32 = 64 - 8 * REPEAT_MIN;
+/// The longest copy (RFC 1951, 3.2.5).
+const COPY_LEN_MAX: usize = 258;
+/// After each 2^5 places without a repetition the steps become longer.
+const PATIENCE_BITS: u32 = 5;
+/// Repetitions of a page: each is at least [`REPEAT_MIN`] long.
+const FOUND_MAX: usize = 1024;
+/// Literals are copied so many at a time.
+const COPIED: usize = 16;
+/// Bytes behind the last literal, so that those who read some at once need not care for the end.
+pub(super) const PADDING: usize = COPIED;
+
+/// So many literals, then a copy.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Found {
+    pub(super) literals: u16,
+    pub(super) len: u16,
+    pub(super) distance: u16,
+}
+
+/// Looks through pages. Keeps its tables from page to page.
+#[derive(Debug, Clone)]
+pub(super) struct Finder {
+    /// Where the bytes of a hash stood last. None is the same as the page's first byte: what stands there is compared anyhow.
+    table: Box<[u16; TABLE_LEN]>,
+    /// The page, and zeros behind it.
+    text: Box<[u8; 2 * PAGE]>,
+    found: Box<[Found; FOUND_MAX]>,
+    found_len: usize,
+    /// Literals, one behind the other.
+    literals: Box<[u8; PAGE + 2 * COPIED]>,
+    literals_len: usize,
+}
+
+/// How often each symbol occurs.
+#[derive(Debug, Clone)]
+pub(super) struct Counts {
+    pub(super) literals: [u16; LITERALS],
+    pub(super) distances: [u16; DISTANCES],
+}
+
+impl Default for Finder {
+    fn default() -> Self {
+        Self {
+            table: Box::new([0; TABLE_LEN]),
+            text: Box::new([0; 2 * PAGE]),
+            found: Box::new([Found::default(); FOUND_MAX]),
+            found_len: 0,
+            literals: Box::new([0; PAGE + 2 * COPIED]),
+            literals_len: 0,
+        }
+    }
+}
+
+impl Finder {
+    /// What repeats, in order.
+    pub(super) fn found(&self) -> &[Found] {
+        self.found.get(..self.found_len).unwrap_or_default()
+    }
+
+    /// The literals of all that was found, and those of the page's end.
+    pub(super) fn literals(&self) -> &[u8] {
+        self.literals.get(..self.literals_len).unwrap_or_default()
+    }
+
+    /// The same with [`PADDING`] bytes of anything behind them.
+    pub(super) fn padded_literals(&self) -> &[u8] {
+        self.literals
+            .get(..self.literals_len.wrapping_add(PADDING))
+            .unwrap_or_default()
+    }
+
+    /// Looks through a page.
+    pub(super) fn find(&mut self, page: &Page) {
+        if let Some(text) = self.text.first_chunk_mut() {
+            *text = *page;
+        }
+        self.table.fill(0);
+        let (text, table) = (&*self.text, &mut *self.table);
+        let (mut found_len, mut literals_len) = (0, 0);
+        let (mut at, mut from, mut waited) = (1_usize, 0_usize, 0_usize);
+        // The last bytes are literals.
+        while at < PAGE - 8 {
+            let word = word(text, at);
+            let earlier = put(table, word, at);
+            let mut differ = self::word(text, earlier) ^ word;
+            if differ << IGNORED_BITS != 0 || earlier >= at {
+                at = at.wrapping_add(1 + (waited >> PATIENCE_BITS));
+                waited = waited.wrapping_add(1);
+                continue;
+            }
+            waited = 0;
+            let most = PAGE.wrapping_sub(at).min(COPY_LEN_MAX);
+            let mut len = 0_usize;
+            while differ == 0 {
+                len = len.wrapping_add(8);
+                if len >= most {
+                    break;
+                }
+                differ = self::word(text, earlier.wrapping_add(len)) ^ self::word(text, at.wrapping_add(len));
+            }
+            let len = len.wrapping_add((differ.trailing_zeros() / 8 % 8) as usize).min(most);
+            if let Some(found) = self.found.get_mut(found_len) {
+                *found = Found {
+                    literals: low(at.wrapping_sub(from)),
+                    len: low(len),
+                    distance: low(at.wrapping_sub(earlier)),
+                };
+                found_len = found_len.wrapping_add(1);
+            }
+            literals_len = copy_literals(text, from, at, &mut self.literals, literals_len);
+            put(table, self::word(text, at.wrapping_add(1)), at.wrapping_add(1));
+            at = at.wrapping_add(len);
+            from = at;
+            if at < PAGE - 8 {
+                put(table, self::word(text, at.wrapping_sub(2)), at.wrapping_sub(2));
+            }
+        }
+        self.literals_len = copy_literals(text, from, PAGE, &mut self.literals, literals_len);
+        self.found_len = found_len;
+    }
+
+    /// Counts the symbols of what was found.
+    pub(super) fn count(&self, lengths: &Lengths, counts: &mut Counts) {
+        // A processor waits for a counter that it has just written: neighbours have counters of their own.
+        let mut of_four = [[0_u16; 256]; 4];
+        let (fours, rest) = self.literals().as_chunks::<4>();
+        for four in fours {
+            for (counters, byte) in of_four.iter_mut().zip(four) {
+                add_one(counters, usize::from(*byte));
+            }
+        }
+        for byte in rest {
+            add_one(&mut of_four[0], usize::from(*byte));
+        }
+        let [a, b, c, d] = &of_four;
+        for ((((sum, a), b), c), d) in counts.literals.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *sum = a.wrapping_add(*b).wrapping_add(*c).wrapping_add(*d);
+        }
+        let (mut of_lengths, mut of_distances) = ([0_u16; 32], [0_u16; 32]);
+        for found in self.found() {
+            add_one(&mut of_lengths, usize::from(lengths.of(found.len).symbol) % 32);
+            add_one(&mut of_distances, distance_symbol(found.distance).0 as usize % 32);
+        }
+        // Symbols of lengths begin at 257, a multiple of 32 and one.
+        for (count, own) in counts.literals.iter_mut().skip(END).zip(of_lengths) {
+            *count = own;
+        }
+        if let Some(end) = counts.literals.get_mut(END) {
+            *end = 1;
+        }
+        for (count, own) in counts.distances.iter_mut().zip(of_distances) {
+            *count = own;
+        }
+    }
+}
+
+#[inline(always)]
+fn add_one<const N: usize>(counters: &mut [u16; N], index: usize) {
+    if let Some(counter) = counters.get_mut(index) {
+        *counter = counter.wrapping_add(1);
+    }
+}
+
+/// Eight bytes of the page.
+#[inline(always)]
+fn word(text: &[u8; 2 * PAGE], at: usize) -> u64 {
+    let at = at % PAGE;
+    let bytes = text.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u64::from_le_bytes)
+}
+
+/// Remembers where `word` stands; where one like it stood before.
+#[inline(always)]
+fn put(table: &mut [u16; TABLE_LEN], word: u64, at: usize) -> usize {
+    // Fibonacci hashing: the golden ratio of 2^64.
+    let hash = (word << IGNORED_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE_BITS);
+    let place = table.get_mut((hash % (1 << TABLE_BITS)) as usize);
+    place.map_or(0, |place| usize::from(std::mem::replace(place, low(at))))
+}
+
+/// Appends the bytes between two places to the literals; how many there are then.
+#[inline(always)]
+fn copy_literals(
+    text: &[u8; 2 * PAGE],
+    from: usize,
+    to: usize,
+    literals: &mut [u8; PAGE + 2 * COPIED],
+    have: usize,
+) -> usize {
+    let len = to.wrapping_sub(from);
+    let source = text.get(from..).unwrap_or_default();
+    let target = literals.get_mut(have..).unwrap_or_default();
+    // Most are few: more than those are copied, and written over by the next ones.
+    if let (Some(source), Some(target)) = (source.first_chunk::<COPIED>(), target.first_chunk_mut::<COPIED>()) {
+        *target = *source;
+    }
+    if len > COPIED
+        && let (Some(source), Some(target)) = (source.get(COPIED..len), target.get_mut(COPIED..len))
+    {
+        target.copy_from_slice(source);
+    }
+    have.wrapping_add(len)
+}
+
+/// A place or length of a page.
+#[inline(always)]
+fn low(value: usize) -> u16 {
+    let [low, high, ..] = value.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
