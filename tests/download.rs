@@ -114,3 +114,56 @@ fn a_sparse_core_costs_what_it_holds() {
         copy.blocks() * 512
     );
 }
+
+#[test]
+fn an_interrupted_fetch_goes_on_where_it_was_and_proves_all_of_it() {
+    let dir = temp_dir();
+    let serve = Serve::start(&dir.path().join("store"));
+    dumps::send_apart(&serve);
+    let file = dir.path().join("vmcore");
+    let fetch = |api: &str| {
+        run(&[
+            "cores",
+            "fetch",
+            "latest",
+            "--api",
+            api,
+            "-o",
+            path_text(&file),
+            "--json",
+        ])
+    };
+    let output = fetch(&Proxy::cutting(&serve.api, 2).api);
+    assert_eq!(
+        output.status.code(),
+        Some(6),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        !file.exists() && dir.path().join("vmcore.part").exists(),
+        "the part is kept"
+    );
+    let output = fetch(&serve.api);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told["resumed_bytes"], 4096, "the first part was there");
+    let bytes = std::fs::read(&file).expect("the core");
+    assert_eq!(
+        (bytes[0], bytes[4 << 20], bytes[8 << 20], bytes.len()),
+        (1, 2, 3, (8 << 20) + 4096)
+    );
+    assert!(!dir.path().join("vmcore.part").exists() && !dir.path().join("vmcore.part.tag").exists());
+    // Only what has content was moved.
+    let audit = std::fs::read_to_string(dir.path().join("store/audit.jsonl")).expect("an audit file");
+    let lines = audit
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let moved: u64 = lines.map(|line| line["length"].as_u64().expect("a length")).sum();
+    assert_eq!(moved, 3 * 4096, "{audit}");
+    // A part of another core, or of one that changed, is begun anew.
+    std::fs::write(dir.path().join("vmcore.part"), [9; 4096]).expect("written");
+    std::fs::write(dir.path().join("vmcore.part.tag"), "another").expect("written");
+    let told: Value = serde_json::from_slice(&fetch(&serve.api).stdout).expect("JSON");
+    assert_eq!(told["resumed_bytes"], 0);
+}

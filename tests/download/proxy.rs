@@ -1,4 +1,4 @@
-//! Something between a client and an API that counts bytes and holds an answer back.
+//! Something between a client and an API that counts bytes, and holds an answer back or cuts it off.
 #![allow(dead_code, reason = "each test file uses its own part of this module")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -26,11 +26,21 @@ struct Shared {
 impl Proxy {
     /// One that only counts.
     pub(crate) fn counting(api: &str) -> Self {
-        Self::holding(api, u32::MAX, 0)
+        Self::start(api, u32::MAX, Some(0))
+    }
+
+    /// One that closes the connection of download number `cut` without an answer, and takes no more.
+    pub(crate) fn cutting(api: &str, cut: u32) -> Self {
+        Self::start(api, cut, None)
     }
 
     /// One that lets only `bytes` of the answer to download number `held` through until it is told to go on.
     pub(crate) fn holding(api: &str, held: u32, bytes: usize) -> Self {
+        Self::start(api, held, Some(bytes))
+    }
+
+    /// Of the answer to download number `special` so many bytes come at once; nothing at all ends the proxy.
+    fn start(api: &str, special: u32, at_once: Option<usize>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let shared = Arc::new(Shared::default());
@@ -43,9 +53,12 @@ impl Proxy {
                 while !head.ends_with(b"\r\n\r\n") && reader.read_until(b'\n', &mut head).is_ok_and(|len| len > 0) {}
                 let head = String::from_utf8_lossy(&head).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
                 downloads += u32::from(head.contains("/files/vmcore"));
-                let is_held = downloads == held && head.contains("/files/vmcore");
+                let is_special = downloads == special && head.contains("/files/vmcore");
+                if is_special && at_once.is_none() {
+                    return;
+                }
                 let (api, kept) = (api.clone(), Arc::clone(&kept));
-                std::thread::spawn(move || kept.pass(&api, &head, stream, is_held.then_some(bytes)));
+                std::thread::spawn(move || kept.pass(&api, &head, stream, at_once.filter(|_| is_special)));
             }
         });
         Self { api: address, shared }
