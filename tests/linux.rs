@@ -25,6 +25,8 @@ mod kernels;
 mod lives;
 #[path = "linux/long_dump.rs"]
 mod long_dump;
+#[path = "linux/machine.rs"]
+mod machine;
 #[allow(dead_code, reason = "of the readers' module, whose own tests write cores")]
 #[path = "tools/ours.rs"]
 mod ours;

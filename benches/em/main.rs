@@ -6,9 +6,11 @@
 //! exits themselves are what to look at. `--short` runs one kernel for a few seconds, which shows that everything still works.
 //!
 //! - [`script`]: what runs in the guests and in the machine
-//! - [`machine`]: makes the machine and runs it
+//! - [`outer`]: fills the machine and runs it
 //! - [`rows`]: what it said, as a table
 
+#[path = "../../tests/linux/machine.rs"]
+mod machine;
 #[path = "../../tests/linux/pack.rs"]
 mod pack;
 #[path = "../../tests/tools/run.rs"]
@@ -18,7 +20,7 @@ mod testbed;
 #[path = "../../tests/linux/em/tools.rs"]
 mod tools;
 
-mod machine;
+mod outer;
 mod rows;
 mod script;
 
@@ -66,7 +68,7 @@ fn main() -> Result<()> {
     };
     for kernel in kernels {
         let dir = tempfile::tempdir()?;
-        let said = machine::run(&testbed, dir.path(), kernel, amount)?;
+        let said = outer::run(&testbed, dir.path(), kernel, amount)?;
         println!("{kernel}, {amount:?}\n\n{}", rows::table(&rows::samples(&said)?)?);
     }
     Ok(())

@@ -20,7 +20,7 @@ meanwhile() { :; }
 hear() { until head -c 16 /dev/vda | grep -q "^$1 "; do sleep 1; meanwhile; blockdev --flushbufs /dev/vda; done; }
 "#;
 
-type Check = Box<dyn Fn(&Seen) -> Result<String>>;
+type Check = Box<dyn Fn(&Seen) -> Result<String> + Send + Sync>;
 
 /// A guest of `coreferry run` in the machine in between. It has 128 MiB, two processors, and no device but those that every
 /// guest has; its init says `GUEST READY` and powers off.
@@ -158,7 +158,7 @@ impl Case {
     }
 
     /// What must hold afterwards; the text is told.
-    pub(crate) fn expect(self, check: impl Fn(&Seen) -> Result<String> + 'static) -> Self {
+    pub(crate) fn expect(self, check: impl Fn(&Seen) -> Result<String> + Send + Sync + 'static) -> Self {
         Self {
             check: Box::new(check),
             ..self
@@ -208,8 +208,10 @@ impl Case {
              timeout -s KILL {limit_s} /p/coreferry run --name $NAME --kernel {image} --initrd /tmp/$NAME.initrd \
              --mem-mib {mem_mib} --vcpus {vcpus} --dump-mtu 9000 --api /tmp/$NAME.sock{devices}{options} --append '{append}' > $OUT 2>&1 &\n\
              pid=$!\n\
-             . /p/cases/$NAME/steps > $R/steps 2>&1\n\
+             {{ (. /p/cases/$NAME/steps) > $R/steps 2>&1; touch /tmp/$NAME.stepped; }} &\n\
              wait $pid; echo $? > $R/exit; echo $begin $(now) > $R/times; rm -f /tmp/$NAME.own /tmp/$NAME.initrd\n\
+             for i in $(seq 300); do [ -e /tmp/$NAME.stepped ] && break; sleep 0.1; done\n\
+             [ -e /tmp/$NAME.stepped ] || echo 'the steps did not end with their guest' >> $R/steps\n\
              echo \"$NAME ended with $(cat $R/exit), from $begin to $(now) s\"\n"
         );
         script

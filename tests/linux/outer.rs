@@ -1,14 +1,11 @@
-//! The machine in between: a QEMU without KVM (TCG) that emulates AMD's virtualisation, and in it a Debian with the real
-//! `kvm_amd`. It runs the binary under test: one receiver, and the guests of the cases.
+//! The [`machine`] in between, with a Debian in it, runs the binary under test: one receiver, and the guests of the cases.
 //!
-//! A test makes a list of [`Case`]s and gives them to [`run`]. One run of the machine serves all of them, two side by side, each
-//! lane taking the next one; booting it costs about 6 seconds, so a snapshot would save little. What a guest left comes back as soon
-//! as it has ended, as a tar archive in its own slot of a disk, and each case's check looks at it as [`Seen`]; the report of a
-//! failure names every case that failed, with everything it said.
+//! A test makes a list of [`Case`]s and gives them to [`run`], which deals them to [`MACHINES`] machines, side by side; booting one
+//! costs about 6 seconds, so a snapshot would save little. What a guest left comes back as soon as it has ended, as a tar archive in
+//! its own slot of a disk, and each case's check looks at it as [`Seen`]; the report of a failure names every case that failed, with
+//! everything it said.
 //!
-//! The emulation itself fails now and then: its own kernel, in which none of our code runs, was seen to die of a corrupted stack
-//! (once in `error_entry`, once in the scheduler), and guests of it to triple fault on their way up. What fails, or does not come
-//! back, is therefore run again, and how it failed is printed; what fails in each of [`RUNS`] has failed.
+//! What fails, or does not come back, is run again, and how it failed is printed; what fails in each of [`RUNS`] has failed.
 //!
 //! ```ignore
 //! let crashed = Case::new("crashed", Kernel::Cloud61)
@@ -22,14 +19,17 @@
 
 use std::fs;
 use std::io::{Seek as _, SeekFrom};
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::case::Case;
+use crate::machine;
 use crate::pack;
 use crate::run;
 use crate::seen::Seen;
@@ -45,8 +45,32 @@ const DISK_LEN: u64 = 16 << 20;
 /// How often a case may be run.
 const RUNS: usize = 4;
 
-/// One machine at a time: two of them on two processors only take twice as long.
-static RUNNING: Mutex<()> = Mutex::new(());
+/// How many machines run at once, of all tests together: more of them on two processors only take longer.
+const MACHINES: usize = 2;
+
+/// How many run, and what wakes those that wait.
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// One of the [`MACHINES`], until it is dropped.
+struct Turn;
+
+impl Turn {
+    fn wait() -> Self {
+        let (running, ended) = &RUNNING;
+        let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = ended.wait_while(running, |running| *running == MACHINES);
+        *running.unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (running, ended) = &RUNNING;
+        *running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ended.notify_one();
+    }
+}
 
 /// What the steps of cases can call.
 const LIB: &str = r#"
@@ -81,10 +105,16 @@ pub(crate) fn run(testbed: &Testbed, dir: &Path, cases: &[Case]) -> Result<Vec<S
         let began = Instant::now();
         let dir = dir.join(format!("run-{number}"));
         fs::create_dir(&dir)?;
-        let came = boot(testbed, &dir, &left).context("the machine in between")?;
+        failures = String::new();
+        let came = boot_all(testbed, &dir, &left);
         eprintln!("{} guests took {:.0} s", left.len(), began.elapsed().as_secs_f64());
-        failures = came.failure.unwrap_or_default();
-        passed.extend(look(&dir, &came.back, &mut left, &mut failures));
+        let mut back = Vec::new();
+        for came in came {
+            let came = came.context("the machine in between")?;
+            back.extend(came.back);
+            failures += &came.failure.unwrap_or_default();
+        }
+        passed.extend(look(&dir, &back, &mut left, &mut failures));
         if left.is_empty() {
             // In the order of the cases, whenever they ran.
             let place = |seen: &Seen| cases.iter().position(|case| case.name == seen.name);
@@ -134,45 +164,49 @@ struct Came<'c> {
     failure: Option<String>,
 }
 
-/// One run of the machine with everything in it.
-fn boot<'c>(testbed: &Testbed, dir: &Path, cases: &[&'c Case]) -> Result<Came<'c>> {
-    let _alone = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    let initrd = dir.join("outer.cpio");
-    write_initrd(testbed, dir, &initrd, cases)?;
-    let results = dir.join("results");
+/// Deals the cases to the machines, and runs these.
+fn boot_all<'c>(testbed: &Testbed, dir: &Path, cases: &[&'c Case]) -> Vec<Result<Came<'c>>> {
+    thread::scope(|scope| {
+        let machine = |first| {
+            let hand: Vec<&Case> = cases.iter().skip(first).step_by(MACHINES).copied().collect();
+            let boot = move || boot(testbed, dir, &dir.join(format!("machine-{first}")), &hand);
+            scope.spawn(boot)
+        };
+        let machines: Vec<_> = (0..MACHINES.min(cases.len())).map(machine).collect();
+        let join =
+            |machine: thread::ScopedJoinHandle<'_, _>| machine.join().unwrap_or_else(|panic| resume_unwind(panic));
+        machines.into_iter().map(join).collect()
+    })
+}
+
+/// One run of a machine, in a folder of its own, with everything in it. What its guests left goes below `dir`.
+fn boot<'c>(testbed: &Testbed, dir: &Path, own: &Path, cases: &[&'c Case]) -> Result<Came<'c>> {
+    let _turn = Turn::wait();
+    fs::create_dir(own)?;
+    let initrd = own.join("outer.cpio");
+    write_initrd(testbed, own, &initrd, cases)?;
+    let results = own.join("results");
     let guests = u32::try_from(cases.len())?;
     fs::File::create(&results)?.set_len(u64::from(guests) * SLOT_LEN)?;
     let shorter = if crate::everything() { 1 } else { 8 };
-    let mut qemu = testbed.command("qemu-system-x86_64");
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G"])
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args([
-            "-serial",
-            "stdio",
-            "-append",
-            "console=ttyS0 quiet panic=-1 no_timer_check",
-        ])
-        .args(["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="])
+    let mut qemu = machine::qemu(testbed, &initrd);
+    qemu.args(["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="])
         .args(["-device", "virtio-blk-pci,drive=results", "-drive"])
         .arg(format!(
             "if=none,id=results,format=raw,cache=unsafe,file={}",
             results.display()
-        ))
-        .arg("-kernel")
-        .arg(testbed.path("kernel/vmlinuz"))
-        .arg("-initrd")
-        .arg(&initrd);
-    // The machine was seen to stand still for good. Few cases take a tenth of what one may on an idle machine, and two run at
-    // once; what is cut off here runs again.
+        ));
+    // A machine may stand still for good. Few cases take a tenth of what one may on an idle machine; what is cut off here runs
+    // again.
     let limits = cases
         .iter()
         .map(|case| Duration::from_secs(case.limit_s.into()) / shorter);
-    let ran = run::output(&mut qemu, dir, "", LIMIT + limits.sum::<Duration>());
+    let ran = machine::run(&mut qemu, own, LIMIT + limits.sum::<Duration>());
     fs::remove_file(&initrd)?;
     let (said, failure) = match ran {
         Ok(said) if said.contains("OUTER END 0") => (said, None),
         Ok(said) => (said.clone(), Some(said)),
-        Err(error) => (run::said(dir), Some(format!("{error:#}"))),
+        Err(error) => (run::said(own), Some(format!("{error:#}"))),
     };
     let seen = dir.join("seen");
     fs::create_dir_all(&seen)?;
@@ -208,7 +242,7 @@ fn script(cases: &[&Case]) -> String {
     let (names, slot_mib) = (names.join(" "), SLOT_LEN >> 20);
     format!(
         r#"cd /p; . ./lib; export COREFERRY_LOG=info NO_COLOR=1
-mkdir -p /tmp/r /tmp/taken
+mkdir -p /tmp/r
 ./coreferry serve --dir /tmp/store --api unix:/tmp/serve.sock > /tmp/r/serve 2>&1 &
 until grep -q '^ready ' /tmp/r/serve; do kill -0 $! || exit 1; sleep 0.1; done
 back() {{
@@ -225,10 +259,7 @@ back() {{
   tar -cf - -C /tmp/r $1 | dd of=/dev/vda bs=1M seek=$((slot * {slot_mib})) conv=notrunc,fsync 2> /dev/null || return 1
   rm -r /tmp/r/$1; echo "$1 is back"
 }}
-lane() {{
-  for name in {names}; do mkdir /tmp/taken/$name 2> /dev/null && {{ sh /p/cases/$name/run; (back $name); }}; done
-}}
-lane & first=$!; lane & second=$!; wait $first; wait $second
+for name in {names}; do sh /p/cases/$name/run; (back $name); done
 exit 0
 "#
     )

@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::sleep;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 /// Where a program's output goes.
@@ -15,6 +15,18 @@ const OUTPUT: &str = "output.txt";
 ///
 /// Both streams go to files in `dir`: a reader that floods one must not block on a pipe.
 pub(crate) fn output(command: &mut Command, dir: &Path, input: &str, limit: Duration) -> Result<String> {
+    // A program that ends without reading everything is judged by its status.
+    let feed = |mut stdin: ChildStdin| drop(stdin.write_all(input.as_bytes()));
+    output_fed(command, dir, feed, limit)
+}
+
+/// As [`output`]; `feed` has a thread for writing what the program reads, and ends when that fails at the latest.
+pub(crate) fn output_fed(
+    command: &mut Command,
+    dir: &Path,
+    feed: impl FnOnce(ChildStdin) + Send,
+    limit: Duration,
+) -> Result<String> {
     let path = dir.join(OUTPUT);
     let file = File::create(&path)?;
     let mut child = command
@@ -26,13 +38,15 @@ pub(crate) fn output(command: &mut Command, dir: &Path, input: &str, limit: Dura
         .stderr(file)
         .spawn()
         .with_context(|| format!("start {command:?}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends without reading everything is judged by its status.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let status = wait(&mut child, limit).with_context(|| format!("{command:?}"));
+    let stdin = child.stdin.take().context("a pipe was asked for")?;
+    let status = scope(|scope| {
+        scope.spawn(|| feed(stdin));
+        wait(&mut child, limit)
+    });
     let said = said(dir);
-    let status = status.with_context(|| format!("it said:\n{said}"))?;
+    let status = status
+        .with_context(|| format!("{command:?}"))
+        .with_context(|| format!("it said:\n{said}"))?;
     ensure!(status.success(), "{command:?} ended with {status}:\n{said}");
     Ok(said)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::testbed::Testbed;
-use crate::{Amount, pack, run, script, tools};
+use crate::{Amount, machine, pack, script, tools};
 
 /// Three guests that come up one after the other took 90 s on a busy machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(600);
@@ -34,24 +34,9 @@ pub(crate) fn run(testbed: &Testbed, dir: &Path, kernel: &str, amount: Amount) -
 }
 
 fn boot(testbed: &Testbed, dir: &Path, initrd: &Path, amount: Amount) -> Result<String> {
-    let mut qemu = testbed.command("qemu-system-x86_64");
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G"])
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-            "-serial",
-            "stdio",
-        ])
-        .args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"])
-        .arg("-kernel")
-        .arg(testbed.path("kernel/vmlinuz"))
-        .arg("-initrd")
-        .arg(initrd);
+    let mut qemu = machine::qemu(testbed, initrd);
     let limit = BOOT_LIMIT + Duration::from_secs((amount.rounds * RUNS_PER_ROUND * RUN_LIMIT_S).into());
-    let said = run::output(&mut qemu, dir, "", limit)?;
+    let said = machine::run(&mut qemu, dir, limit)?;
     if said.contains("OUTER END 0") {
         Ok(said)
     } else {
