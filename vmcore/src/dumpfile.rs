@@ -10,7 +10,7 @@ use crate::kdump::{Decompress, KdumpError, KdumpImage};
 use crate::limits::{EXCLUDED_RUNS_MAX, PAGE_LEN, TRAILER_READ_LEN_MAX};
 use crate::memory::MemoryRange;
 use crate::minidump::{Minidump, MinidumpError};
-use crate::trailer::{FOOTER_LEN, Footer, PageState, Trailer};
+use crate::trailer::{self, BODY_HEADER_LEN, FOOTER_LEN, Footer, PageState, Trailer};
 
 /// A core.
 #[derive(Debug, Clone)]
@@ -170,6 +170,13 @@ fn excluded_runs<F: FileBytes>(file: &F) -> Vec<Range<u64>> {
         file.read_at(at, &mut end).ok()?;
         let footer = Footer::parse(&end).ok()?;
         if footer.file_len != file.len_bytes() || footer.body_len > TRAILER_READ_LEN_MAX {
+            return None;
+        }
+        // Most cores leave nothing out. The body's head says so, and a trailer whose records say otherwise is no sound one: the
+        // table of a large core need not be read.
+        let mut head = [0; BODY_HEADER_LEN];
+        file.read_at(footer.trailer_offset, &mut head).ok()?;
+        if trailer::excluded_pages_of(&head) == Some(0) {
             return None;
         }
         let mut body = vec![0; usize::try_from(footer.body_len).ok()?];

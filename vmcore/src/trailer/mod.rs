@@ -12,6 +12,7 @@ mod parse;
 pub use builder::{Pages, TrailerBuildError, TrailerBuilder};
 pub use chunk::{ChunkDigester, ChunkMismatch, ChunkRecord, PageState};
 pub use footer::{FOOTER_LEN, Footer};
+pub(crate) use parse::excluded_pages_of;
 pub use parse::{Chunk, Runs, Trailer, TrailerError};
 
 use crate::limits::{CHUNK_LEN, FILE_LEN_MAX, PAGE_LEN};

@@ -117,7 +117,7 @@ impl<'a> Trailer<'a> {
             covered_len,
             stored_pages: u64_le(body, 40)?,
             zero_pages: u64_le(body, 48)?,
-            excluded_pages: u64_le(body, 56)?,
+            excluded_pages: excluded_pages_of(body)?,
             records,
         })
     }
@@ -192,6 +192,11 @@ impl<'a> Trailer<'a> {
     pub fn declared(&self) -> impl Iterator<Item = (Range<u64>, PageState)> + use<'a> {
         self.runs().filter(|(_, state)| *state != PageState::Stored)
     }
+}
+
+/// The number of excluded pages that a body's header names; nothing is checked.
+pub(crate) fn excluded_pages_of(header: &[u8]) -> Option<u64> {
+    u64_le(header, 56)
 }
 
 fn chunk_at(covered_len: u64, index: u64, bytes: &[u8; RECORD_LEN]) -> Option<Chunk> {
