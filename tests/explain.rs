@@ -152,6 +152,20 @@ fn a_core_says_what_crashed_as_soon_as_it_is_there() {
     let explanation: Value = serde_json::from_slice(&explanation).expect("JSON");
     assert_eq!(explanation["schema_version"], 1);
     assert_eq!(explanation["log_source"], "console");
+
+    // Run by hand, with its output in a file, of which there is something already.
+    let printed = files.path().join("printed");
+    for times in 1..=2 {
+        let file = std::fs::File::options().append(true).create(true).open(&printed);
+        let mut command = common::coreferry();
+        command.arg("explain-core").args(serve.vmcore_path(id).parent());
+        let status = command.stdout(file.expect("a file")).status().expect("it runs");
+        assert!(status.success(), "{status}");
+        let text = std::fs::read_to_string(&printed).expect("what it printed");
+        let all = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        let all = all.collect::<Result<Vec<_>, _>>().expect("JSON");
+        assert_eq!(all, vec![explanation.clone(); times]);
+    }
     assert_eq!(serve.daemon.terminate().code(), Some(0));
 }
 

@@ -25,6 +25,8 @@ const FILES_ALL: u64 = 1112;
 const MEMORY_BYTES: u64 = 1 << 30;
 /// The most processor time of this whole test, which takes a tenth of it without optimisation.
 const CPU_S: u64 = 300;
+/// What a test prints, where that goes to a file.
+const PRINTED_BYTES: u64 = 1 << 20;
 /// Pages read of each core: their number is the core's to say.
 const PAGES_MAX: usize = 600;
 
@@ -213,7 +215,7 @@ fn damaged_cores_of_every_form_are_errors_or_parts_within_bounds() {
         ("minidump 3", minidump(3), 64),
     ];
     // From here on nothing is written either.
-    server::confine(MEMORY_BYTES, CPU_S).unwrap();
+    server::confine(MEMORY_BYTES, CPU_S, PRINTED_BYTES).unwrap();
     for (form, sound, pages) in &forms {
         let seen = look_at(sound).unwrap_or_else(|| panic!("{form}: the sound file is not read"));
         assert!(seen >= pages - 5, "{form}: {seen} pages of {pages}");

@@ -10,6 +10,8 @@ use crate::output;
 const MEMORY_BYTES: u64 = 1 << 30;
 /// Time on a CPU: a log takes milliseconds.
 const CPU_S: u64 = 30;
+/// More than an explanation has, whose log is cut at 1 MiB of characters.
+const PRINTED_BYTES: u64 = 64 << 20;
 
 /// Arguments of `explain-core`.
 #[derive(Debug, clap::Args)]
@@ -34,7 +36,7 @@ impl Args {
 
 /// Prints what the core tells, as JSON.
 pub(crate) fn run(args: &Args) -> Outcome {
-    server::confine(MEMORY_BYTES, CPU_S).or_exit(Exit::Failed)?;
+    server::confine(MEMORY_BYTES, CPU_S, PRINTED_BYTES).or_exit(Exit::Failed)?;
     let explanation = server::explain(&args.directory).or_exit(Exit::Failed)?;
     output::json(&explanation)?;
     Ok(Exit::Ok)

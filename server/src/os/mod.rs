@@ -120,16 +120,25 @@ pub(crate) fn is_readable(fd: &impl AsFd, patience: Duration) -> io::Result<bool
     }
 }
 
-/// Bounds this process before it reads what is hostile: address space in bytes, time on a CPU, no core, no file of its own.
+/// Bounds this process before it reads what is hostile: address space in bytes, time on a CPU, no core, no file of its own. A
+/// standard output that is a file may grow by `printed_bytes`: more ends the process, as a file of its own would (setrlimit(2)).
 ///
 /// # Errors
 /// The system's.
-pub fn confine(memory_bytes: u64, cpu_s: u64) -> io::Result<()> {
+pub fn confine(memory_bytes: u64, cpu_s: u64, printed_bytes: u64) -> io::Result<()> {
+    let stdout = rustix::fs::fstat(io::stdout())?;
+    let is_file = rustix::fs::FileType::from_raw_mode(stdout.st_mode).is_file();
+    let len_bytes = u64::try_from(stdout.st_size).unwrap_or_default();
+    let file_bytes = if is_file {
+        len_bytes.saturating_add(printed_bytes)
+    } else {
+        0
+    };
     for (resource, most) in [
         (Resource::As, memory_bytes),
         (Resource::Cpu, cpu_s),
         (Resource::Core, 0),
-        (Resource::Fsize, 0),
+        (Resource::Fsize, file_bytes),
     ] {
         let limit = Rlimit {
             current: Some(most),
