@@ -17,12 +17,16 @@ const OTHER_ID: &str = "ffeeddccbbaa99887766554433221100ffeeddcc";
 
 /// A core whose VMCOREINFO names a kernel, and whose note the file that it was started from.
 fn core(kernel_file: &Path) -> Vec<u8> {
+    core_of("6.1.0-56-cloud-amd64", kernel_file)
+}
+
+fn core_of(release: &str, kernel_file: &Path) -> Vec<u8> {
     let memory = MemoryRange {
         gpa: 0,
         len_bytes: 65_536,
     };
     let layout = Layout::new(&[memory], 1).expect("a layout");
-    let vmcoreinfo = format!("OSRELEASE=6.1.0-56-cloud-amd64\nBUILD-ID={BUILD_ID}\nKERNELOFFSET=1e000000\n");
+    let vmcoreinfo = format!("OSRELEASE={release}\nBUILD-ID={BUILD_ID}\nKERNELOFFSET=1e000000\n");
     let note = CoreferryNote {
         kernel_file: Some(path_text(kernel_file).to_owned()),
         ..CoreferryNote::default()
@@ -171,5 +175,35 @@ fn the_debugger_gets_the_symbols_of_exactly_that_kernel() {
         printed(&debug(bin.path(), &args, "")),
         format!("crash {} {vmcore}", by_id.display())
     );
+    assert_eq!(serve.daemon.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_crash_that_is_too_old_for_the_kernel_is_named_before_it_starts() {
+    let (files, dir, bin) = (temp_dir(), temp_dir(), temp_dir());
+    let serve = Serve::start(dir.path());
+    let sent = files.path().join("core");
+    let symbols = elf(files.path(), "vmlinux", BUILD_ID, &["-g"]);
+    fs::write(&sent, core_of("6.12.117+deb12-amd64", &symbols)).expect("the core is written");
+    run_ok(&["send", path_text(&sent), "--to", &serve.netdump.to_string()]);
+    serve.settled_cores(1);
+    let print = |version: &str, tool: &str| {
+        program(bin.path(), "crash", &format!("echo; echo 'crash {version}'"));
+        program(bin.path(), "drgn", "echo drgn");
+        let dir = path_text(dir.path());
+        let output = debug(bin.path(), &["--dir", dir, "--with", tool, "--print"], "");
+        assert!(printed(&output).starts_with(tool), "{}", printed(&output));
+        said(&output)
+    };
+    for (version, is_too_old) in [("8.0.2", true), ("8.0.5", true), ("8.0.6", false), ("9.0.2", false)] {
+        let said = print(version, "crash");
+        assert_eq!(said.contains("--with drgn"), is_too_old, "{version}: {said}");
+        assert_eq!(
+            said.contains(&format!("crash {version} does not open")),
+            is_too_old,
+            "{said}"
+        );
+    }
+    assert!(!print("8.0.2", "drgn").contains("does not open"));
     assert_eq!(serve.daemon.terminate().code(), Some(0));
 }

@@ -5,6 +5,7 @@
 //! ```
 
 mod advice;
+mod age;
 mod symbols;
 mod tool;
 
@@ -72,6 +73,11 @@ pub(super) fn run(source: &Source, args: &Args, as_json: bool) -> Outcome {
     }
     if info.summary.state == CoreState::Incomplete {
         output::say("this core is incomplete: what is lost reads as zeros");
+    }
+    if tool == Tool::Crash
+        && let Some(sentence) = age::crash_is_too_old(kernel.release.as_deref())
+    {
+        output::say(&sentence);
     }
     let command = tool.command(&file, &vmcore, kernel.offset.as_deref());
     if args.print {
