@@ -119,6 +119,13 @@ impl<F: FileBytes, D: Decompress> PhysicalMemory for DumpFile<F, D> {
             Self::Minidump(dump) => dump.read(gpa, bytes),
         }
     }
+
+    fn zero_len_bytes(&self, gpa: u64, len_bytes: u64) -> u64 {
+        match self {
+            Self::Elf(image) => image.memory.zero_len_bytes(gpa, len_bytes),
+            Self::Kdump(_) | Self::Minidump(_) => 0,
+        }
+    }
 }
 
 /// A file of which some bytes were left out on purpose.
@@ -159,6 +166,13 @@ impl<F: FileBytes> FileBytes for Excluding<F> {
             });
         }
         self.file.read_at(file_offset, bytes)
+    }
+
+    fn hole_len_bytes(&self, file_offset: u64, len_bytes: u64) -> u64 {
+        if self.is_excluded(file_offset, len_bytes) {
+            return 0;
+        }
+        self.file.hole_len_bytes(file_offset, len_bytes)
     }
 }
 

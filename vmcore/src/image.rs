@@ -17,6 +17,13 @@ pub trait FileBytes {
     /// # Errors
     /// [`Absent`] if any of them is lost, left out, behind the end, or cannot be read.
     fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent>;
+
+    /// How many of the `len_bytes` from `file_offset` on are known to be there and zero without being read: a hole of a sparse
+    /// file. 0 says nothing.
+    fn hole_len_bytes(&self, file_offset: u64, len_bytes: u64) -> u64 {
+        let _ = (file_offset, len_bytes);
+        0
+    }
 }
 
 /// Guest physical memory.
@@ -26,6 +33,12 @@ pub trait PhysicalMemory {
     /// # Errors
     /// [`Absent`] if any of them is not RAM or is not in the core.
     fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Absent>;
+
+    /// How many of the `len_bytes` from `gpa` on are known to be there and zero without being read. 0 says nothing.
+    fn zero_len_bytes(&self, gpa: u64, len_bytes: u64) -> u64 {
+        let _ = (gpa, len_bytes);
+        0
+    }
 }
 
 /// Bytes that are not there.
@@ -225,11 +238,25 @@ impl<F: FileBytes> PhysicalMemory for CoreMemory<F> {
         }
         Ok(())
     }
+
+    fn zero_len_bytes(&self, gpa: u64, len_bytes: u64) -> u64 {
+        let hole = self.load_of(gpa).and_then(|load| {
+            let skipped = gpa - load.gpa;
+            let in_file = load.file_len_bytes.min(load.memory_len_bytes).checked_sub(skipped)?;
+            let offset = load.file_offset.checked_add(skipped)?;
+            Some(self.file.hole_len_bytes(offset, in_file.min(len_bytes)))
+        });
+        hole.unwrap_or(0)
+    }
 }
 
 impl<M: PhysicalMemory + ?Sized> PhysicalMemory for &M {
     fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Absent> {
         (**self).read(gpa, bytes)
+    }
+
+    fn zero_len_bytes(&self, gpa: u64, len_bytes: u64) -> u64 {
+        (**self).zero_len_bytes(gpa, len_bytes)
     }
 }
 
@@ -240,6 +267,10 @@ impl<F: FileBytes + ?Sized> FileBytes for &F {
 
     fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
         (**self).read_at(file_offset, bytes)
+    }
+
+    fn hole_len_bytes(&self, file_offset: u64, len_bytes: u64) -> u64 {
+        (**self).hole_len_bytes(file_offset, len_bytes)
     }
 }
 

@@ -15,7 +15,10 @@ const READ_PAGES: u64 = 64;
 /// Windows that a thread may be ahead.
 const AHEAD: usize = 2;
 
-/// Reads the wanted pages of a window: `each` gets the frame and its bytes, or nothing if it cannot be read.
+/// A page of a hole.
+static ZERO: [u8; PAGE_LEN_USIZE] = [0; PAGE_LEN_USIZE];
+
+/// Reads the wanted pages of a window, but not those of holes: `each` gets the frame and its bytes, or nothing if it cannot be read.
 pub(super) fn read_window(
     core: &dyn Pages,
     wanted: &PageBitmap,
@@ -26,7 +29,10 @@ pub(super) fn read_window(
     let end = (window + 1) * WINDOW_PAGES;
     let mut at = window * WINDOW_PAGES;
     while let Some((first, count)) = wanted.next_run(at).filter(|(first, _)| *first < end) {
-        let count = count.min(end - first).min(READ_PAGES);
+        let run = count.min(end - first);
+        let holes = core.zero_len_bytes(first * PAGE_LEN, run * PAGE_LEN) / PAGE_LEN;
+        (first..first + holes).for_each(|frame| each(frame, Some(&ZERO)));
+        let (first, count) = (first + holes, (run - holes).min(READ_PAGES));
         at = first + count;
         let len = usize::try_from(count * PAGE_LEN).unwrap_or(usize::MAX);
         buffer.resize(len, 0);

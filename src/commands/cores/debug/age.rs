@@ -21,7 +21,7 @@ pub(super) fn crash_is_too_old(release: Option<&str>) -> Option<String> {
     (version < CRASH_THAT_MAY).then(|| {
         let [major, minor, patch] = version;
         format!(
-            "crash {major}.{minor}.{patch} does not open cores of Linux {release}: kernels from 6.10 on need crash 8.0.6 or newer; \
+            "crash {major}.{minor}.{patch} does not open cores of Linux {release}: kernels from 6.10 on need a newer one; \
              drgn opens them (--with drgn)"
         )
     })
