@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -85,20 +85,57 @@ fn archive_of(name: &str, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Boots the guest, waits for its panic and lets QEMU dump it as ELF. A guest that dies otherwise, as happens now and then
-/// without KVM, is booted again.
+/// A guest that has panicked: it stands still, and its QEMU takes commands.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    pub(crate) monitor: ChildStdin,
+    #[allow(dead_code, reason = "for those who measure QEMU")]
+    pub(crate) pid: u32,
+}
+
+/// Boots the guest, waits for its panic and lets QEMU dump it as ELF.
 pub(crate) fn panicked_core(testbed: &Testbed, dir: &Path, guest: &Guest) -> Result<PathBuf> {
+    let dump = dir.join("qemu.elf");
+    attempts(&mut || {
+        boot(testbed, dir, guest, &mut |stopped| {
+            // Where pvpanic did not stop the machine it has ended by itself.
+            let asked = writeln!(stopped.monitor, "dump-guest-memory {}", dump.display());
+            asked.context("QEMU ended before its dump")
+        })?;
+        ensure!(
+            dump.exists(),
+            "QEMU wrote no dump: {}",
+            fs::read_to_string(dir.join("qemu.log"))?
+        );
+        Ok(())
+    })?;
+    Ok(dump)
+}
+
+/// Boots the guest, waits for its panic, and ends it after `act`.
+#[allow(dead_code, reason = "for those who ask more of QEMU than its ELF dump")]
+pub(crate) fn panicked(
+    testbed: &Testbed,
+    dir: &Path,
+    guest: &Guest,
+    act: &mut dyn FnMut(&mut Stopped) -> Result<()>,
+) -> Result<()> {
+    attempts(&mut || boot(testbed, dir, guest, act))
+}
+
+/// A guest that dies otherwise, as happens now and then without KVM, is booted again.
+fn attempts(once: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     for attempt in 1..ATTEMPTS {
-        match boot(testbed, dir, guest) {
-            Ok(dump) => return Ok(dump),
+        match once() {
+            Ok(()) => return Ok(()),
             Err(error) => eprintln!("attempt {attempt}: {error:#}"),
         }
     }
-    boot(testbed, dir, guest)
+    once()
 }
 
-fn boot(testbed: &Testbed, dir: &Path, guest: &Guest) -> Result<PathBuf> {
-    let (log, dump) = (dir.join("console.log"), dir.join("qemu.elf"));
+fn boot(testbed: &Testbed, dir: &Path, guest: &Guest, act: &mut dyn FnMut(&mut Stopped) -> Result<()>) -> Result<()> {
+    let log = dir.join("console.log");
     fs::write(&log, "")?;
     let mut qemu = testbed
         .command("qemu-system-x86_64")
@@ -127,46 +164,42 @@ fn boot(testbed: &Testbed, dir: &Path, guest: &Guest) -> Result<PathBuf> {
         .stdout(fs::File::create(dir.join("monitor.log"))?)
         .stderr(fs::File::create(dir.join("qemu.log"))?)
         .spawn()?;
-    let dumped = dump_after_panic(&mut qemu, &log, &dump);
-    if dumped.is_err() {
+    let acted = after_panic(&mut qemu, &log, act);
+    if acted.is_err() {
         let _ = qemu.kill();
     }
     let ended = run::wait(&mut qemu, Duration::from_secs(60));
-    dumped?;
+    acted.with_context(|| format!("console: {}", fs::read_to_string(&log).unwrap_or_default()))?;
     ensure!(
-        ended?.success() && dump.exists(),
-        "QEMU wrote no dump: {}",
+        ended?.success(),
+        "QEMU failed: {}",
         fs::read_to_string(dir.join("qemu.log"))?
     );
-    Ok(dump)
+    Ok(())
 }
 
-fn dump_after_panic(qemu: &mut Child, log: &Path, dump: &Path) -> Result<()> {
+fn after_panic(qemu: &mut Child, log: &Path, act: &mut dyn FnMut(&mut Stopped) -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + PANIC_LIMIT;
     // The trace's end is the last thing that is printed before pvpanic stops the machine.
     while !has_panicked(&fs::read_to_string(log)?) {
         if let Some(status) = qemu.try_wait()? {
-            bail!("QEMU ended early with {status}; console: {}", fs::read_to_string(log)?);
+            bail!("QEMU ended early with {status}");
         }
-        ensure!(
-            Instant::now() < deadline,
-            "no panic in {PANIC_LIMIT:?}; console: {}",
-            fs::read_to_string(log)?
-        );
+        ensure!(Instant::now() < deadline, "no panic in {PANIC_LIMIT:?}");
         sleep(Duration::from_millis(50));
     }
     sleep(Duration::from_millis(500));
-    let Some(mut monitor) = qemu.stdin.take() else {
+    let Some(monitor) = qemu.stdin.take() else {
         bail!("QEMU has no monitor")
     };
-    let asked = writeln!(monitor, "dump-guest-memory {}\nquit", dump.display());
-    // Where pvpanic did not stop the machine it has ended by itself.
-    asked.with_context(|| {
-        format!(
-            "QEMU ended before its dump; console: {}",
-            fs::read_to_string(log).unwrap_or_default()
-        )
-    })
+    let mut stopped = Stopped {
+        monitor,
+        pid: qemu.id(),
+    };
+    act(&mut stopped)?;
+    // Where pvpanic did not stop the machine it may have ended by now; whether it did its work is seen by that.
+    let _ = writeln!(stopped.monitor, "quit");
+    Ok(())
 }
 
 /// Whether a console has the panic that was asked for; another one is none.

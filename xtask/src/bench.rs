@@ -6,7 +6,7 @@ use clap::Args;
 use crate::{process, testbed, workspace};
 
 /// Run only where their name is given: they boot stock kernels of the testbed, which takes minutes.
-const BY_NAME_ONLY: [&str; 2] = ["em", "explain"];
+const BY_NAME_ONLY: [&str; 3] = ["em", "explain", "export"];
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -14,8 +14,8 @@ pub(crate) struct Options {
     /// Small sizes and few rounds: shows within a minute or two that everything still runs, the figures are rough.
     #[arg(long)]
     short: bool,
-    /// Only the benchmarks whose name contains this. `em` (our em beside QEMU's, under stock kernels) and
-    /// `explain` (of a stock kernel's core) run only by name.
+    /// Only the benchmarks whose name contains this. `em` (our em beside QEMU's, under stock kernels), `explain` (a stock kernel's core
+    /// beside `makedumpfile --dump-dmesg`) and `export` (cores in other forms beside makedumpfile and QEMU) run only by name.
     #[arg(value_name = "NAME")]
     only: Option<String>,
 }

@@ -1,0 +1,85 @@
+//! QEMU and makedumpfile.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::guest::{self, Guest, Stopped};
+use crate::testbed::Testbed;
+use crate::{Sample, cpu, run};
+
+/// The longest that anything takes here.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Has the guest panic, and QEMU dump it: in its own compressed form, once a round and once before, and as ELF to `core`.
+pub(crate) fn dumps(testbed: &Testbed, dir: &Path, guest: &Guest, core: &Path, rounds: usize) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    guest::panicked(testbed, dir, guest, &mut |machine| {
+        command(machine, &format!("dump-guest-memory {}", core.display()), dir, 1)?;
+        for round in 0..=rounds {
+            let file = dir.join("qemu.kdump");
+            let (cpu, start) = (cpu::of_process(machine.pid)?, Instant::now());
+            command(
+                machine,
+                &format!("dump-guest-memory -z {}", file.display()),
+                dir,
+                round + 2,
+            )?;
+            let sample = Sample {
+                cpu: cpu::of_process(machine.pid)?.saturating_sub(cpu),
+                took: start.elapsed(),
+                file_len_bytes: file.metadata()?.len(),
+            };
+            fs::remove_file(file)?;
+            if round > 0 {
+                samples.push(sample);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(samples)
+}
+
+/// Gives the monitor a command and waits until it has answered another one behind it, the `count`th.
+fn command(machine: &mut Stopped, command: &str, dir: &Path, count: usize) -> Result<()> {
+    writeln!(machine.monitor, "{command}\ninfo uuid")?;
+    let deadline = Instant::now() + LIMIT;
+    while fs::read_to_string(dir.join("monitor.log"))?
+        .matches("00000000-0000")
+        .count()
+        < count
+    {
+        ensure!(Instant::now() < deadline, "{command}: no answer");
+        sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// `makedumpfile -c -d LEVEL`.
+pub(crate) fn makedumpfile(testbed: &Testbed, dir: &Path, core: &Path, level: u8) -> Result<Sample> {
+    let target = dir.join("theirs");
+    let mut makedumpfile = testbed.command("makedumpfile");
+    makedumpfile
+        .args(["-c", "-d", &level.to_string()])
+        .arg(core)
+        .arg(&target);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "\"$@\" && times", "sh"])
+        .arg(makedumpfile.get_program());
+    shell.args(makedumpfile.get_args());
+    let start = Instant::now();
+    let said = run::output(&mut shell, dir, "", LIMIT)?;
+    let sample = Sample {
+        cpu: cpu::of_children(&said).with_context(|| said.clone())?,
+        took: start.elapsed(),
+        file_len_bytes: target.metadata()?.len(),
+    };
+    fs::remove_file(target)?;
+    Ok(sample)
+}
