@@ -45,21 +45,17 @@ struct Amount {
     seconds: u32,
     /// Round trips of a run of ping.
     pings: u32,
-    /// Processors of the machine, which the guest and its peer share.
-    processors: u8,
 }
 
 const SHORT: Amount = Amount {
     rounds: 1,
     seconds: 2,
     pings: 100,
-    processors: 1,
 };
 const LONG: Amount = Amount {
     rounds: 3,
     seconds: 5,
     pings: 300,
-    processors: 2,
 };
 
 fn main() -> Result<()> {
@@ -70,10 +66,6 @@ fn main() -> Result<()> {
     } else {
         (&["6.1-generic", "6.12-generic"], LONG)
     };
-    // One processor for everything says what a packet costs in all, two what goes on beside the vCPU.
-    let processors = std::env::var("COREFERRY_BENCH_PROCESSORS");
-    let processors = processors.map_or(Ok(amount.processors), |text| text.parse())?;
-    let amount = Amount { processors, ..amount };
     for kernel in kernels {
         let dir = tempfile::tempdir()?;
         let said = outer::run(&testbed, dir.path(), kernel, amount)?;

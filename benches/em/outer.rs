@@ -34,7 +34,7 @@ pub(crate) fn run(testbed: &Testbed, dir: &Path, kernel: &str, amount: Amount) -
 }
 
 fn boot(testbed: &Testbed, dir: &Path, initrd: &Path, amount: Amount) -> Result<String> {
-    let mut qemu = machine::qemu(testbed, initrd, amount.processors);
+    let mut qemu = machine::qemu(testbed, initrd);
     let limit = BOOT_LIMIT + Duration::from_secs((amount.rounds * RUNS_PER_ROUND * RUN_LIMIT_S).into());
     let said = machine::run(&mut qemu, dir, limit)?;
     if said.contains("OUTER END 0") {
@@ -70,9 +70,7 @@ fn write_initrd(testbed: &Testbed, dir: &Path, initrd: &Path, kernel: &str, amou
         &own,
         &place.join("initrd.cpio"),
     )?;
-    let Amount {
-        rounds, seconds, pings, ..
-    } = amount;
+    let Amount { rounds, seconds, pings } = amount;
     let variables = format!("ROUNDS={rounds}; SECONDS_EACH={seconds}; PINGS={pings}\n");
     fs::write(place.join("run"), variables + script::MACHINE)?;
     pack::append(testbed, dir, &testbed.path("l1.cpio"), &root, initrd)?;

@@ -3,7 +3,7 @@
 //! QEMU before 10.2 loses interrupts in it: `helper_vmrun` and `do_vmexit` (target/i386/tcg/system/svm_helper.c) change
 //! `interrupt_request` without a lock or an atomic operation, while another thread sets the bit that says "look at the APIC". A
 //! machine whose timer interrupt was lost so sleeps until the next interrupt, which may be minutes away, and one processor whose call
-//! to another was lost waits for good. Hence one processor for tests, and [`NUDGE`]s.
+//! to another was lost waits for good. Hence one processor, and [`NUDGE`]s.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -22,26 +22,17 @@ const NUDGE: &[u8] = &[0x11];
 /// The longest that a lost interrupt may delay the machine, nearly.
 const NUDGE_EVERY: Duration = Duration::from_millis(100);
 
-/// QEMU with that initramfs and number of processors; its serial line is the standard output. More devices can be added.
-pub(crate) fn qemu(testbed: &Testbed, initrd: &Path, processors: u8) -> Command {
+/// QEMU with that initramfs; its serial line is the standard output. More devices can be added.
+pub(crate) fn qemu(testbed: &Testbed, initrd: &Path) -> Command {
     let mut qemu = testbed.command("qemu-system-x86_64");
-    qemu.args([
-        "-accel",
-        "tcg",
-        "-cpu",
-        "max",
-        "-m",
-        "3G",
-        "-smp",
-        &processors.to_string(),
-    ])
-    .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-    .args(["-serial", "stdio"])
-    .args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"])
-    .arg("-kernel")
-    .arg(testbed.path("kernel/vmlinuz"))
-    .arg("-initrd")
-    .arg(initrd);
+    qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "3G"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .args(["-serial", "stdio"])
+        .args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"])
+        .arg("-kernel")
+        .arg(testbed.path("kernel/vmlinuz"))
+        .arg("-initrd")
+        .arg(initrd);
     qemu
 }
 

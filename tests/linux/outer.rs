@@ -189,7 +189,7 @@ fn boot<'c>(testbed: &Testbed, dir: &Path, own: &Path, cases: &[&'c Case]) -> Re
     let guests = u32::try_from(cases.len())?;
     fs::File::create(&results)?.set_len(u64::from(guests) * SLOT_LEN)?;
     let shorter = if crate::everything() { 1 } else { 4 };
-    let mut qemu = machine::qemu(testbed, &initrd, 1);
+    let mut qemu = machine::qemu(testbed, &initrd);
     qemu.args(["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="])
         .args(["-device", "virtio-blk-pci,drive=results", "-drive"])
         .arg(format!(
