@@ -100,6 +100,16 @@ impl<F: FileBytes, D: Decompress> DumpFile<F, D> {
         }
     }
 
+    /// Whether any page may have been left out on purpose; only then is it worth asking [`Self::is_excluded`].
+    #[must_use]
+    pub fn excludes_any(&self) -> bool {
+        match self {
+            Self::Elf(image) => image.memory.excludes_any(),
+            Self::Kdump(_) => true,
+            Self::Minidump(_) => false,
+        }
+    }
+
     /// Whether a page was left out on purpose. One that can be neither read nor is excluded is lost.
     #[must_use]
     pub fn is_excluded(&self, gpa: u64) -> bool {
@@ -137,6 +147,11 @@ pub struct Excluding<F> {
 }
 
 impl<F> Excluding<F> {
+    /// Whether anything was left out.
+    pub(crate) const fn is_any(&self) -> bool {
+        !self.excluded.is_empty()
+    }
+
     /// Whether any of these bytes was left out.
     #[must_use]
     pub fn is_excluded(&self, file_offset: u64, len_bytes: u64) -> bool {

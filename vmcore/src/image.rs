@@ -213,6 +213,11 @@ where
             .sort_by_key(|load| (load.gpa, std::cmp::Reverse(load.memory_len_bytes)));
     }
 
+    /// Whether anything was left out on purpose.
+    pub(crate) const fn excludes_any(&self) -> bool {
+        self.file.is_any()
+    }
+
     /// Whether the page at `gpa` was left out on purpose.
     #[must_use]
     pub fn is_excluded(&self, gpa: u64) -> bool {

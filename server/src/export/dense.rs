@@ -1,11 +1,10 @@
 //! The forms without compression: ELF and raw memory.
 
 use vmcore::elf::ElfPlan;
-use vmcore::is_zero;
 use vmcore::kdump::PageBitmap;
 use vmcore::limits::PAGE_LEN;
 
-use super::windows;
+use super::windows::{self, Content};
 use super::{ExportError, ExportOptions, Exported, Pages, Selection, Sink};
 
 /// An ELF core: a segment for each run of pages that are there.
@@ -69,7 +68,7 @@ fn scan(core: &dyn Pages, selection: &Selection, threads: usize) -> Result<(Page
         move |window| {
             let mut missing = Vec::new();
             windows::read_window(core, wanted, window, &mut buffer, &mut |frame, page| {
-                if page.is_none() {
+                if matches!(page, Content::Lost) {
                     missing.push(frame);
                 }
             });
@@ -109,9 +108,9 @@ fn copy(
             windows::read_window(core, present, window, &mut buffer, &mut |frame, page| {
                 pages += 1;
                 match page {
-                    None => runs.push(Err(frame * PAGE_LEN)),
-                    Some(page) if is_zero(page) => zero += 1,
-                    Some(page) => extend(&mut runs, frame * PAGE_LEN, page),
+                    Content::Lost => runs.push(Err(frame * PAGE_LEN)),
+                    Content::Zero => zero += 1,
+                    Content::Bytes(page) => extend(&mut runs, frame * PAGE_LEN, page),
                 }
             });
             (pages, zero, runs)

@@ -3,7 +3,7 @@
 use vmcore::kdump::{Descriptors, KdumpEnd, KdumpPlan, PageCodec, StoredPage, store_page};
 use vmcore::limits::{PAGE_LEN, PAGE_LEN_USIZE};
 
-use super::windows::{self, WINDOW_PAGES};
+use super::windows::{self, Content, WINDOW_PAGES};
 use super::{ExportError, ExportOptions, Exported, Pages, Selection, Sink, uts};
 use crate::codecs;
 
@@ -46,8 +46,9 @@ pub(super) fn export(
             };
             windows::read_window(core, wanted, window, &mut buffer, &mut |_, page| {
                 let stored = match (page, compress.as_mut()) {
-                    (Some(page), Some(compress)) => store_page(page, &mut **compress, &mut made.bytes),
-                    _ => StoredPage::Lost,
+                    (Content::Zero, _) => StoredPage::Zero,
+                    (Content::Bytes(page), Some(compress)) => store_page(page, &mut **compress, &mut made.bytes),
+                    (Content::Lost, _) | (_, None) => StoredPage::Lost,
                 };
                 made.pages.push(stored);
             });

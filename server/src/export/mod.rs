@@ -38,6 +38,8 @@ pub use sink::{FileSink, FlatSink, Sink, StreamSink};
 pub trait Pages: PhysicalMemory + Sync {
     /// The memory that the guest had, in whole pages, ascending and disjoint.
     fn ranges(&self) -> Vec<MemoryRange>;
+    /// Whether any page was left out on purpose.
+    fn excludes_any(&self) -> bool;
     /// Whether the page was left out on purpose.
     fn is_excluded(&self, gpa: u64) -> bool;
     /// The notes.
@@ -49,6 +51,10 @@ pub trait Pages: PhysicalMemory + Sync {
 impl<F: FileBytes + Sync> Pages for DumpFile<F, Codecs> {
     fn ranges(&self) -> Vec<MemoryRange> {
         Self::ranges(self)
+    }
+
+    fn excludes_any(&self) -> bool {
+        Self::excludes_any(self)
     }
 
     fn is_excluded(&self, gpa: u64) -> bool {

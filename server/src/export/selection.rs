@@ -27,7 +27,7 @@ impl Selection {
             ram.insert(range.gpa / PAGE_LEN, range.len_bytes / PAGE_LEN);
         }
         let mut wanted = ram.clone();
-        for range in &ranges {
+        for range in ranges.iter().filter(|_| core.excludes_any()) {
             for frame in range.gpa / PAGE_LEN..(range.gpa + range.len_bytes) / PAGE_LEN {
                 if core.is_excluded(frame * PAGE_LEN) {
                     wanted.remove(frame, 1);

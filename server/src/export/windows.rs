@@ -3,6 +3,7 @@
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
+use vmcore::is_zero;
 use vmcore::kdump::PageBitmap;
 use vmcore::limits::{PAGE_LEN, PAGE_LEN_USIZE};
 
@@ -15,23 +16,31 @@ const READ_PAGES: u64 = 64;
 /// Windows that a thread may be ahead.
 const AHEAD: usize = 2;
 
-/// A page of a hole.
-static ZERO: [u8; PAGE_LEN_USIZE] = [0; PAGE_LEN_USIZE];
+/// What a page holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content<'p> {
+    /// Nothing but zeros.
+    Zero,
+    /// Its bytes.
+    Bytes(&'p [u8]),
+    /// It cannot be read.
+    Lost,
+}
 
-/// Reads the wanted pages of a window, but not those of holes: `each` gets the frame and its bytes, or nothing if it cannot be read.
+/// Reads the wanted pages of a window, but not those of holes: `each` gets the frame and its content.
 pub(super) fn read_window(
     core: &dyn Pages,
     wanted: &PageBitmap,
     window: u64,
     buffer: &mut Vec<u8>,
-    each: &mut dyn FnMut(u64, Option<&[u8]>),
+    each: &mut dyn FnMut(u64, Content<'_>),
 ) {
     let end = (window + 1) * WINDOW_PAGES;
     let mut at = window * WINDOW_PAGES;
     while let Some((first, count)) = wanted.next_run(at).filter(|(first, _)| *first < end) {
         let run = count.min(end - first);
         let holes = core.zero_len_bytes(first * PAGE_LEN, run * PAGE_LEN) / PAGE_LEN;
-        (first..first + holes).for_each(|frame| each(frame, Some(&ZERO)));
+        (first..first + holes).for_each(|frame| each(frame, Content::Zero));
         let (first, count) = (first + holes, (run - holes).min(READ_PAGES));
         at = first + count;
         let len = usize::try_from(count * PAGE_LEN).unwrap_or(usize::MAX);
@@ -39,7 +48,12 @@ pub(super) fn read_window(
         let is_whole = core.read(first * PAGE_LEN, buffer).is_ok();
         for (frame, page) in (first..).zip(buffer.chunks_exact_mut(PAGE_LEN_USIZE)) {
             let is_there = is_whole || core.read(frame * PAGE_LEN, page).is_ok();
-            each(frame, is_there.then_some(&*page));
+            let content = match page {
+                _ if !is_there => Content::Lost,
+                page if is_zero(page) => Content::Zero,
+                page => Content::Bytes(page),
+            };
+            each(frame, content);
         }
     }
 }
