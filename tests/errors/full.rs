@@ -19,10 +19,9 @@ fn small_disk(dir: &Path, mib: u32) -> String {
     format!("mount -t tmpfs -o size={mib}m tmpfs {}", path_text(dir))
 }
 
-#[test]
-fn a_receiver_with_a_full_disk_lists_nothing_as_complete_and_the_spool_saves_the_core() {
-    let Some(host) = Host::new() else { return };
-    let dir = host.path("cores");
+/// A receiver whose disk is too small for a core, and what to dial: its netdump address and its API.
+fn receiver_with_a_small_disk(host: &Host, name: &str) -> Option<(Daemon, String, String)> {
+    let dir = host.path(name);
     let mut serve = host.command();
     serve.args([
         "serve",
@@ -33,29 +32,58 @@ fn a_receiver_with_a_full_disk_lists_nothing_as_complete_and_the_spool_saves_the
         "--dir",
         path_text(&dir),
     ]);
-    let Some(serve) = unshared("--mount", &small_disk(&dir, 8), &serve, "") else {
-        return;
-    };
-    let serve = Daemon::start(serve);
+    let serve = Daemon::start(unshared("--mount", &small_disk(&dir, 8), &serve, "")?);
     let ready = serve.line_starting("ready ");
     let field = |name| {
-        ready
-            .split(' ')
-            .find_map(|word| word.strip_prefix(name))
-            .expect("a ready line")
+        let found = ready.split(' ').find_map(|word| word.strip_prefix(name));
+        found.expect("a ready line").to_owned()
     };
     let (target, api) = (field("netdump="), format!("http://{}", field("api=")));
+    Some((serve, target, api))
+}
+
+/// The one core that it has is not called whole, and it has lived through it.
+fn shows_what_came_as_what_it_is(serve: Daemon, api: &str) {
+    let log = serve.stderr_text();
+    assert!(
+        log.contains("No space left on device"),
+        "the receiver's log does not say it:\n{log}"
+    );
+    let listed = run_ok(&["cores", "list", "--json", "--api", api]);
+    let cores: Vec<Value> = serde_json::from_str(&listed).expect("`cores list --json` is an array");
+    let [core] = cores.as_slice() else {
+        panic!("what came is one core: {listed}");
+    };
+    assert_eq!(core["state"], "incomplete", "{core}");
+    assert_ne!(core["holes"], Value::Array(Vec::new()), "{core}");
+    let id = core["id"].as_str().expect("an id");
+    fails_with(&run(&["cores", "verify", id, "--api", api]), 4, &[]);
+    assert_eq!(serve.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_receiver_with_a_full_disk_lists_nothing_as_complete_and_the_spool_saves_the_core() {
+    let Some(host) = Host::new() else { return };
+    // A disk for each: on one, whoever comes late finds it full before it has begun.
+    let receivers = ["for-lost", "for-saved"].map(|name| receiver_with_a_small_disk(&host, name));
+    let [
+        Some((of_lost, target, lost_api)),
+        Some((of_saved, saved_target, saved_api)),
+    ] = receivers
+    else {
+        return;
+    };
     let spool = host.path("spool");
 
-    let mut lost = host.run("lost", "touch_mib=16", &["--netdump", target]);
-    let more = ["--netdump", target, "--spool", path_text(&spool)];
+    let mut lost = host.run("lost", "touch_mib=16", &["--netdump", &target]);
+    let more = ["--netdump", &saved_target, "--spool", path_text(&spool)];
     let mut saved = host.run("saved", "touch_mib=16", &more);
 
     assert_eq!(lost.ends_within(SILENCE_LIMIT), 11, "{}", lost.said());
     let said = lost.said();
     for part in [
         "the core is lost",
-        target,
+        &target,
         "run out of space",
         "--spool",
         "the guest is destroyed",
@@ -68,23 +96,8 @@ fn a_receiver_with_a_full_disk_lists_nothing_as_complete_and_the_spool_saves_the
             .extension()
             .is_some_and(|ending| ending == "vmcore")
     );
-
-    let log = serve.stderr_text();
-    assert!(
-        log.contains("No space left on device"),
-        "the receiver's log does not say it:\n{log}"
-    );
-    let listed = run_ok(&["cores", "list", "--json", "--api", &api]);
-    let cores: Vec<Value> = serde_json::from_str(&listed).expect("`cores list --json` is an array");
-    assert_eq!(cores.len(), 2, "what came is shown as what it is: {listed}");
-    for core in &cores {
-        assert_eq!(core["state"], "incomplete", "{core}");
-        assert_ne!(core["holes"], Value::Array(Vec::new()), "{core}");
-        let id = core["id"].as_str().expect("an id");
-        fails_with(&run(&["cores", "verify", id, "--api", &api]), 4, &[]);
-    }
-    // The receiver has lived through it.
-    assert_eq!(serve.terminate().code(), Some(0));
+    shows_what_came_as_what_it_is(of_lost, &lost_api);
+    shows_what_came_as_what_it_is(of_saved, &saved_api);
 }
 
 #[test]
