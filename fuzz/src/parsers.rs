@@ -4,7 +4,7 @@ use netdump::{Header, wire};
 use server::codecs::Codecs;
 use vmcore::dumpfile::DumpFile;
 use vmcore::image::{Absent, FileBytes, PhysicalMemory as _};
-use vmcore::kdump::{Compress as _, Decompress as _, PageCodec};
+use vmcore::kdump::{Decompress as _, PageCodec};
 use vmcore::kernel_header::KernelDumpHeader;
 use vmcore::linux::KernelSpace;
 use vmcore::linux::filter::{FilterLevel, filter};

@@ -48,14 +48,15 @@ pub(crate) fn check(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Str
     let zstd = export("kdump-zstd", "31", "zstd-31")?;
     let zlib = export("kdump-zlib", "0", "zlib-0")?;
     let zlib_31 = export("kdump-zlib", "31", "zlib-31")?;
-    let lzo = export("kdump-lzo", "0", "lzo-0")?;
+    let lzo = export("kdump-lzo", "31", "lzo-31")?;
     let flat = export("kdump-flat-snappy", "16", "flat-16")?;
     let elf = export("elf", "31", "elf-31")?;
     let whole = open(&core.path)?;
     for (path, is_whole) in [
         (&zstd, false),
         (&zlib, true),
-        (&lzo, true),
+        (&zlib_31, false),
+        (&lzo, false),
         (&flat, false),
         (&elf, false),
     ] {
@@ -64,7 +65,7 @@ pub(crate) fn check(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<Str
     let own = dir.join("readers");
     fs::create_dir_all(&own)?;
     let mut said = String::new();
-    for path in [&zstd, &zlib, &elf] {
+    for path in [&zstd, &zlib_31, &lzo, &elf] {
         let exported = core.at(path);
         readers::drgn(testbed, &own, &exported).with_context(|| format!("drgn on {}", path.display()))?;
         // crash takes its time; of the ELF core's segments gdb and drgn see as much.
