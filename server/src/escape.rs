@@ -24,9 +24,19 @@ pub(crate) fn some_line(text: &str) -> Option<String> {
 
 /// Escapes and cuts.
 fn escape(text: &str, chars_max: usize, keep_line_feeds: bool) -> String {
-    let mut out = String::new();
+    let mut out = String::with_capacity(text.len().min(chars_max));
     let mut chars = 0;
-    for c in text.chars() {
+    let mut rest = text;
+    loop {
+        // Of most text every byte is a character that stays.
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') || *byte == b'\n' && keep_line_feeds;
+        let plain = rest.bytes().take_while(is_plain).take(chars_max - chars).count();
+        let (kept, behind) = rest.split_at_checked(plain).unwrap_or((rest, ""));
+        out.push_str(kept);
+        chars += plain;
+        let mut others = behind.chars();
+        let Some(c) = others.next() else { break };
+        rest = others.as_str();
         let keep = !c.is_control() && !is_invisible(c) || c == '\n' && keep_line_feeds;
         let width = if keep { 1 } else { c.escape_default().count() };
         if chars + width > chars_max {
@@ -58,6 +68,21 @@ mod tests {
         assert_eq!(one_line("x\u{202e}y"), "x\\u{202e}y");
         assert_eq!(one_line("Grüße 東京"), "Grüße 東京");
         assert_eq!(lines("a\nb\x07", 100), "a\nb\\u{7}");
+    }
+
+    #[test]
+    fn text_is_cut_within_and_behind_what_is_plain() {
+        for (text, chars_max, expected) in [
+            ("abcd", 4, "abcd"),
+            ("abcde", 4, "abcd…"),
+            ("ab\x07", 6, "ab…"),
+            ("ab\x07", 7, "ab\\u{7}"),
+            ("é\nab", 3, "é\na…"),
+            ("", 0, ""),
+            ("a", 0, "…"),
+        ] {
+            assert_eq!(lines(text, chars_max), expected, "{text:?}, {chars_max}");
+        }
     }
 
     #[test]

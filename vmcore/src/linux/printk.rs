@@ -8,6 +8,8 @@ mod records;
 mod ring;
 mod undescribed;
 
+use std::fmt::Write as _;
+
 use crate::image::{Absent, PhysicalMemory};
 use crate::limits::KERNEL_LOG_RECORDS_MAX;
 use crate::linux::place::KernelPlace;
@@ -87,7 +89,8 @@ impl KernelLog {
             let micros = record.time_ns / 1000;
             let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
             for line in String::from_utf8_lossy(&record.text).split('\n') {
-                text.push_str(&format!("[{seconds:5}.{rest:06}] {line}\n"));
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "[{seconds:5}.{rest:06}] {line}");
             }
         }
         text
