@@ -11,6 +11,8 @@
 
 #[path = "../../tests/linux/machine.rs"]
 mod machine;
+#[path = "../shared/median.rs"]
+mod median;
 #[path = "../../tests/linux/pack.rs"]
 mod pack;
 #[path = "../../tests/tools/run.rs"]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::median::median;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
@@ -124,10 +125,4 @@ pub(crate) fn table(samples: &Samples) -> Result<String> {
         }
     }
     Ok(text)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -9,6 +9,8 @@
 mod common;
 #[path = "../../tests/tools/guest.rs"]
 mod guest;
+#[path = "../shared/median.rs"]
+mod median;
 #[path = "../../tests/tools/ours.rs"]
 #[allow(dead_code, reason = "the tests of the layout ask more of it")]
 mod ours;
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use common::{Serve, path_text, run_ok};
 use guest::Guest;
+use median::median;
 use testbed::Testbed;
 
 /// Memory of the guest, and rounds.
@@ -89,19 +92,15 @@ fn measure(testbed: &Testbed, mem_mib: u32, rounds: usize) -> Result<()> {
         "what was explained is not what was dumped: {}",
         explanation["crash"]
     );
-    let mut ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+    let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
     println!("\na core of {len_mib} MiB explained ({rounds} rounds, file in the page cache)");
-    println!(
-        "{:<40} {:>9.1} ms (median)",
-        "coreferry explain-core",
-        median(&mut ours)
-    );
+    println!("{:<40} {:>9.1} ms (median)", "coreferry explain-core", median(ours));
     println!(
         "{:<40} {:>9.1} ms (median)",
         "makedumpfile --dump-dmesg",
-        median(&mut theirs)
+        median(theirs)
     );
-    println!("{:<40} {:>9.3} (median of the rounds)", "ratio", median(&mut ratios));
+    println!("{:<40} {:>9.3} (median of the rounds)", "ratio", median(ratios));
     scan::run(&stored, rounds)
 }
 
@@ -140,10 +139,4 @@ fn timed(command: &mut Command) -> Result<Duration> {
     let took = start.elapsed();
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(took)
-}
-
-/// Sorts, and gives the middle.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

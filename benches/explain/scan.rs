@@ -12,7 +12,7 @@ use vmcore::linux::search;
 use vmcore::reader::CoreNotes;
 use vmcore::{CpuState, MemoryRange};
 
-use crate::median;
+use crate::median::median;
 
 /// Copied and searched at a time: far more than any cache has.
 const LEN_BYTES_MAX: u64 = 512 << 20;
@@ -72,16 +72,12 @@ pub(crate) fn run(stored: &Path, rounds: usize) -> Result<()> {
     let found = search::vmcoreinfo(&image.memory, &ranges, &cpus);
     ensure!(found.is_some(), "no VMCOREINFO that the processors map");
     println!("\n{} MiB of it searched for VMCOREINFO ({rounds} rounds)", bytes >> 20);
-    println!("{:<40} {:>9.2} GB/s (median)", "memcpy", median(&mut copied));
-    println!(
-        "{:<40} {:>9.2} GB/s (median)",
-        "search, by pread",
-        median(&mut searched)
-    );
+    println!("{:<40} {:>9.2} GB/s (median)", "memcpy", median(copied));
+    println!("{:<40} {:>9.2} GB/s (median)", "search, by pread", median(searched));
     println!(
         "{:<40} {:>9.2} (median of the rounds)",
         "search / memcpy",
-        median(&mut ratios)
+        median(ratios)
     );
     Ok(())
 }

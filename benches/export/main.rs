@@ -9,10 +9,14 @@
 //! - [`others`]: QEMU and makedumpfile
 //! - [`cpu`]: processor time
 
+#[allow(dead_code, reason = "each benchmark counts its own kinds")]
+#[path = "../shared/cpu.rs"]
 mod cpu;
 #[path = "../../tests/tools/guest.rs"]
 #[allow(dead_code, reason = "the tests have other guests too")]
 mod guest;
+#[path = "../shared/median.rs"]
+mod median;
 mod others;
 #[path = "../../tests/tools/ours.rs"]
 #[allow(dead_code, reason = "the tests ask more of it")]
@@ -44,6 +48,7 @@ use vmcore::dumpfile::DumpFile;
 use vmcore::linux::filter::FilterLevel;
 
 use guest::Guest;
+use median::median;
 use testbed::Testbed;
 
 /// What one of them did.
@@ -168,10 +173,4 @@ fn print(mem_mib: u32, rounds: usize, samples: &[Vec<Sample>]) {
 #[allow(clippy::cast_precision_loss, reason = "lengths of files that a benchmark makes")]
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

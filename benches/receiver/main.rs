@@ -3,7 +3,11 @@
 //!
 //! `cargo xtask bench receiver`, or with `--short` for a rough figure within seconds.
 
+#[allow(dead_code, reason = "each benchmark counts its own kinds")]
+#[path = "../shared/cpu.rs"]
 mod cpu;
+#[path = "../shared/median.rs"]
+mod median;
 mod sender;
 mod sink;
 
@@ -14,6 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use median::median;
 
 /// The first argument of this program when it is to be the sink.
 const SINK: &str = "sink";
@@ -104,19 +109,14 @@ impl Sample {
 impl Row {
     /// The median over the rounds.
     fn median(&self, of: fn(&Sample) -> f64) -> f64 {
-        median(self.samples.iter().map(of).collect())
+        median(self.samples.iter().map(of))
     }
 
     /// The median over the rounds of the ratio within a round: whatever else the machine does slows both alike.
     fn beside(&self, other: &Self, of: fn(&Sample) -> f64) -> f64 {
         let pairs = self.samples.iter().zip(&other.samples);
-        median(pairs.map(|(own, other)| of(own) / of(other)).collect())
+        median(pairs.map(|(own, other)| of(own) / of(other)))
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn measure_sink(bytes: &[u8], mtu: usize) -> Result<Sample> {

@@ -10,8 +10,12 @@
 //! - [`place`]: the namespace, its TAP, and passt
 //! - [`cpu`]: processor time
 
+#[allow(dead_code, reason = "each benchmark counts its own kinds")]
+#[path = "../shared/cpu.rs"]
 mod cpu;
 mod dump;
+#[path = "../shared/median.rs"]
+mod median;
 mod place;
 mod plain;
 mod sink;
@@ -19,6 +23,7 @@ mod sink;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use median::median;
 
 use dump::Machine;
 use place::Place;
@@ -110,11 +115,13 @@ fn plain_case(file: &[u8], mtu: u16, segmented: bool) -> Result<Sample> {
 fn dump_case(place: &Place, way: &place::Way, machine: &Machine, file: &[u8], mtu: u16) -> Result<Sample> {
     let sink = Sink::start(file.len())?;
     let relay = place.relay_pid();
-    let before = relay.map_or(Duration::ZERO, cpu::of_process);
+    let before = relay.map_or(Duration::ZERO, cpu::of_single_threaded);
     let mut sample = machine.send(way, sink.address().port(), mtu)?;
     sample.sink_cpu = sink.expect(file)?;
     if way.is_relayed() {
-        sample.relay_cpu = relay.map_or(Duration::ZERO, cpu::of_process).saturating_sub(before);
+        sample.relay_cpu = relay
+            .map_or(Duration::ZERO, cpu::of_single_threaded)
+            .saturating_sub(before);
     }
     Ok(sample)
 }
@@ -155,10 +162,4 @@ fn print(cases: &[Case<'_>], samples: &[Vec<Sample>], mib: usize, rounds: usize)
             per_gib(|sample| sample.sink_cpu),
         );
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
