@@ -45,9 +45,7 @@ impl VmcoreBytes {
                 .collect(),
         }
     }
-}
 
-impl VmcoreBytes {
     /// Whether no byte from `start` to `end` is lost or behind the end.
     fn is_there(&self, start: u64, end: u64) -> bool {
         let is_lost = |(lost, lost_end): &(u64, u64)| *lost < end && start < *lost_end;

@@ -27,8 +27,9 @@ impl Selection {
             ram.insert(range.gpa / PAGE_LEN, range.len_bytes / PAGE_LEN);
         }
         let mut wanted = ram.clone();
-        for range in ranges.iter().filter(|_| core.excludes_any()) {
-            for frame in range.gpa / PAGE_LEN..(range.gpa + range.len_bytes) / PAGE_LEN {
+        if core.excludes_any() {
+            let frames = |range: &vmcore::MemoryRange| range.gpa / PAGE_LEN..(range.gpa + range.len_bytes) / PAGE_LEN;
+            for frame in ranges.iter().flat_map(frames) {
                 if core.is_excluded(frame * PAGE_LEN) {
                     wanted.remove(frame, 1);
                 }
