@@ -12,6 +12,7 @@
 //! - [`incarnation`]: one life of a guest
 //! - [`memory`]: its RAM, one memfd
 //! - [`boot`]: puts a kernel into it
+//! - [`kernel`]: what the kernel file itself tells
 //! - [`devices`]: what the guest finds on its buses
 //! - [`kvm`]: the one place that talks to KVM
 //! - [`freeze`]: what a frozen guest is
@@ -31,6 +32,7 @@ pub mod devices;
 pub mod dump;
 pub mod freeze;
 pub mod incarnation;
+pub mod kernel;
 pub mod kvm;
 pub mod limits;
 pub mod memory;

@@ -46,3 +46,20 @@ pub const ROUND_TIME: Duration = Duration::from_millis(20);
 
 /// Longest panic text that is taken over into a trigger, in bytes.
 pub const PANIC_TEXT_MAX: usize = 2048;
+
+/// How far into a kernel its notes may lie, in bytes: they follow its code and read-only data, which are 24 MiB at Debian's
+/// 6.12 and about 60 MiB of a kernel with everything built in. As much is unpacked at most.
+pub const KERNEL_NOTES_OFFSET_MAX: u64 = 256 << 20;
+
+/// Longest note segment of a kernel that is read, in bytes. Linux has about 500.
+pub const KERNEL_NOTES_LEN_MAX: usize = 64 << 10;
+
+/// Most program headers of a kernel. Linux has five.
+pub const KERNEL_PROGRAM_HEADERS_MAX: u16 = 64;
+
+/// Most memory for unpacking a kernel by xz, in bytes. Linux's own Makefile asks for a dictionary of 128 MiB
+/// (scripts/xz_wrap.sh); only what comes out of it is ever touched.
+pub const KERNEL_DICTIONARY_LEN_MAX: u32 = 136 << 20;
+
+/// Largest window of a kernel packed by zstd, as a power of two: that of level 22, which Linux's Makefile uses.
+pub const KERNEL_ZSTD_WINDOW_LOG_MAX: u32 = 27;
