@@ -1,0 +1,151 @@
+//! Damaged cores of every form: each program that reads one ends with an error, or with what could be told, never by a panic, and
+//! within bounds of memory and of processor time, which are measured for each. `COREFERRY_ALL` asks for 10,000 cores,
+//! `COREFERRY_SEED` for one of them.
+
+mod common;
+#[path = "hostile/damage.rs"]
+mod damage;
+#[path = "hostile/form.rs"]
+mod form;
+#[path = "hostile/freebsd.rs"]
+mod freebsd;
+#[path = "hostile/kernel.rs"]
+mod kernel;
+#[path = "hostile/measured.rs"]
+mod measured;
+#[path = "hostile/store.rs"]
+mod store;
+#[path = "hostile/tally.rs"]
+mod tally;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use common::{coreferry, path_text, run_ok, temp_dir};
+use damage::{Random, damage};
+use form::Form;
+use kernel::Kernel;
+use serde_json::Value;
+use store::{ID, Store};
+use tally::{Outcome, Tally};
+
+/// Damaged cores.
+const CORES: u64 = 600;
+const CORES_ALL: u64 = 10_000;
+/// The most memory that a program may have at any time, for any of these cores. They are small; what they claim is not.
+const PEAK_KIB_MAX: u64 = 256 << 10;
+/// The most processor time for any of these cores: a program without optimisation on a slow machine takes a tenth of it.
+const CPU_MAX: Duration = Duration::from_secs(20);
+/// Limits of the programs that have none of their own: address space in KiB, processor time in seconds, blocks of 512 bytes written.
+const LIMITS: &str = "ulimit -v 1048576; ulimit -t 30; ulimit -f 33554432; exec \"$@\"";
+
+#[test]
+fn damaged_cores_give_an_error_or_what_can_be_told_within_bounds() -> Result<()> {
+    let dir = temp_dir();
+    let store = Store::new(&dir.path().join("store"))?;
+    let forms = forms(&store, dir.path())?;
+    let printed = dir.path().join("printed");
+    let exported = dir.path().join("exported");
+    let mut tally = Tally::new();
+    for form in &forms {
+        store.put(form)?;
+        let outcome = explain(&store, &printed, &mut tally, form.name)?;
+        let said = || fs::read_to_string(&printed).unwrap_or_default();
+        ensure!(
+            outcome == Outcome::Whole,
+            "the sound {} is explained as {outcome:?}: {}",
+            form.name,
+            said()
+        );
+    }
+    let one: Option<u64> = std::env::var("COREFERRY_SEED").ok().and_then(|seed| seed.parse().ok());
+    let is_all = std::env::var_os("COREFERRY_ALL").is_some();
+    let seeds = one.map_or(0..if is_all { CORES_ALL } else { CORES }, |seed| seed..seed + 1);
+    for seed in seeds {
+        let form = &forms[usize::try_from(seed)? % forms.len()];
+        let mut random = Random::new(seed);
+        let file = form.write(&store.core().join("vmcore"))?;
+        let damaged = damage(form, &file, &mut random)?;
+        store.say(form.format, &damaged)?;
+        let who = format!("{}, seed {seed}", form.name);
+        let outcome = explain(&store, &printed, &mut tally, &who)?;
+        tally.explained(form.name, outcome);
+        let mut command = ask(&store, &exported, &mut random);
+        tally.run(&mut command, &File::create(&printed)?, &who)?;
+    }
+    tally.print()?;
+    ensure!(one.is_some() || tally.has_all_outcomes(), "not every outcome was seen");
+    Ok(())
+}
+
+/// Sound cores of each form.
+fn forms(store: &Store, dir: &Path) -> Result<Vec<Form>> {
+    let kernel = Kernel::new();
+    let elf = Form::elf("elf", &kernel, true);
+    store.put(&elf)?;
+    let mut forms = vec![
+        Form::elf("elf without VMCOREINFO", &kernel, false),
+        Form::freebsd("freebsd"),
+        Form::minidump("minidump 1", 1),
+        Form::minidump("minidump 2", 2),
+        Form::minidump("minidump 3", 3),
+    ];
+    for name in [
+        "kdump-zstd",
+        "kdump-zlib",
+        "kdump-lzo",
+        "kdump-flat-snappy",
+        "kdump-uncompressed",
+    ] {
+        let to = dir.join(name);
+        let arguments = ["--dir", path_text(store.root()), "--format", name, "-o", path_text(&to)];
+        run_ok(&[&["cores", "export", ID], &arguments[..]].concat());
+        forms.push(Form::kdump(name, &fs::read(&to)?));
+        fs::remove_file(to)?;
+    }
+    // Where nearly everything is aimed at what a reader follows, more than once.
+    forms.push(elf);
+    Ok(forms)
+}
+
+/// Has the core explained as a receiver does.
+fn explain(store: &Store, printed: &Path, tally: &mut Tally, who: &str) -> Result<Outcome> {
+    let file = File::create(printed)?;
+    let status = tally.run(coreferry().arg("explain-core").arg(store.core()), &file, who)?;
+    if !status.success() {
+        return Ok(Outcome::Error);
+    }
+    let explanation: Value = serde_json::from_slice(&fs::read(printed)?).with_context(|| who.to_owned())?;
+    Ok(Outcome::of(&explanation))
+}
+
+/// One of the other commands that read a core.
+fn ask(store: &Store, exported: &Path, random: &mut Random) -> Command {
+    const FORMATS: [&str; 7] = [
+        "elf",
+        "raw",
+        "kdump-zstd",
+        "kdump-zlib",
+        "kdump-lzo",
+        "kdump-snappy",
+        "kdump-flat-uncompressed",
+    ];
+    let mut command = Command::new("sh");
+    command.args(["-c", LIMITS, "sh", env!("CARGO_BIN_EXE_coreferry"), "cores"]);
+    match random.below(4) {
+        0 => command.args(["log", ID]),
+        1 => command.args(["info", ID, "--json"]),
+        _ => {
+            let format = random.pick(&FORMATS);
+            let level = (random.below(2) * 31).to_string();
+            command
+                .args(["export", ID, "--format", format, "--filter", &level, "-o"])
+                .arg(exported)
+        }
+    };
+    command.arg("--dir").arg(store.root());
+    command
+}
