@@ -115,6 +115,13 @@ pub const EXPLAIN_QUEUE: usize = 1024;
 /// The longest time for one explanation: reading a log takes milliseconds, a hostile core may take as long as it can.
 pub const EXPLAIN_TIME: Duration = Duration::from_secs(60);
 
+/// The processor time in which a core is read for its explanation: half a minute is what its process has, and what was found by
+/// then must still be told. All of 32 GiB is searched in less.
+pub const EXPLAIN_CPU_TIME: Duration = Duration::from_secs(15);
+
+/// The same where a person asks for the log, who may stop it.
+pub const LOG_CPU_TIME: Duration = Duration::from_secs(120);
+
 /// Longest log in an explanation, in bytes after escaping: 1 MiB is four times what distribution kernels keep by default
 /// (CONFIG_LOG_BUF_SHIFT 17 and the CPUs' share), and its end is what matters.
 pub const EXPLAINED_LOG_CHARS_MAX: usize = 1 << 20;

@@ -245,13 +245,17 @@ impl<F: FileBytes> PhysicalMemory for CoreMemory<F> {
     }
 
     fn zero_len_bytes(&self, gpa: u64, len_bytes: u64) -> u64 {
-        let hole = self.load_of(gpa).and_then(|load| {
+        let zero = self.load_of(gpa).and_then(|load| {
             let skipped = gpa - load.gpa;
-            let in_file = load.file_len_bytes.min(load.memory_len_bytes).checked_sub(skipped)?;
+            let in_file = load.file_len_bytes.min(load.memory_len_bytes).saturating_sub(skipped);
+            if in_file == 0 {
+                // What the file lacks of a segment is zero (elf(5), p_memsz).
+                return Some(len_bytes.min(load.memory_len_bytes - skipped));
+            }
             let offset = load.file_offset.checked_add(skipped)?;
             Some(self.file.hole_len_bytes(offset, in_file.min(len_bytes)))
         });
-        hole.unwrap_or(0)
+        zero.unwrap_or(0)
     }
 }
 
@@ -359,6 +363,8 @@ mod tests {
         let mut bytes = [0xff; 8];
         memory.read(0x1000, &mut bytes).unwrap();
         assert_eq!(bytes, [0, 1, 0, 0, 8, 9, 10, 11]);
+        let known = [0x1000, 0x1002, 0x1003, 0x1004].map(|gpa| memory.zero_len_bytes(gpa, 8));
+        assert_eq!(known, [0, 2, 1, 0]);
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub const READ_CPUS_MAX: usize = 8192;
 /// Most bytes of each part of a guest's kernel log. CONFIG_LOG_BUF_SHIFT ends at 25 (32 MiB), log_buf_len= is rarely more.
 pub const KERNEL_LOG_BYTES_MAX: usize = 64 << 20;
 
+/// Longest text that is made of a kernel log, in bytes: twice the largest ring that Linux can be built with, since each line gets a
+/// time. Of a longer one the end is what matters.
+pub const KERNEL_LOG_TEXT_LEN_MAX: usize = 64 << 20;
+
 /// Most records of a guest's kernel log. A ring of 32 MiB has 2^20 descriptors (32 bytes of text each on average,
 /// PRB_AVGBITS in kernel/printk/printk.c).
 pub const KERNEL_LOG_RECORDS_MAX: usize = 1 << 20;

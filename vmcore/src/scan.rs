@@ -8,7 +8,7 @@ use crate::memory::MemoryRange;
 const PIECE_LEN: u64 = 256 << 10;
 
 /// Gives all memory of `ranges` that is there to `look`, lowest first, in pieces of whole pages; ends when `look` says that it
-/// has enough, or after [`SCAN_LEN_MAX`] bytes.
+/// has enough, or after [`SCAN_LEN_MAX`] bytes. What is known to be zero is not read and not given.
 pub fn pieces<M: PhysicalMemory + ?Sized>(
     memory: &M,
     ranges: &[MemoryRange],
@@ -19,8 +19,14 @@ pub fn pieces<M: PhysicalMemory + ?Sized>(
     for range in ranges {
         let mut done = 0;
         while done < range.len_bytes && left > 0 {
-            let len = PIECE_LEN.min(range.len_bytes - done).min(left);
             let gpa = range.gpa + done;
+            let rest = range.len_bytes - done;
+            let zero = memory.zero_len_bytes(gpa, rest).min(rest) / PAGE_LEN * PAGE_LEN;
+            if zero > 0 {
+                done += zero;
+                continue;
+            }
+            let len = PIECE_LEN.min(rest).min(left);
             let Some(piece) = usize::try_from(len).ok().and_then(|len| buffer.get_mut(..len)) else {
                 return;
             };
@@ -61,3 +67,43 @@ fn look_at<M: PhysicalMemory + ?Sized>(
 }
 
 const _: () = assert!(PIECE_LEN.is_multiple_of(PAGE_LEN));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Absent;
+
+    /// Pages of their own number; three of four are known to be zero.
+    struct Sparse;
+
+    impl PhysicalMemory for Sparse {
+        fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+            assert!(gpa / PAGE_LEN % 4 == 3, "page {gpa:#x} is known to be zero");
+            bytes.fill(1);
+            Ok(())
+        }
+
+        fn zero_len_bytes(&self, gpa: u64, len_bytes: u64) -> u64 {
+            len_bytes.min((3 * PAGE_LEN).saturating_sub(gpa % (4 * PAGE_LEN)))
+        }
+    }
+
+    #[test]
+    fn what_is_known_to_be_zero_is_not_read() {
+        let range = MemoryRange {
+            gpa: 0,
+            len_bytes: 6 * PAGE_LEN,
+        };
+        let mut seen = Vec::new();
+        pieces(&Sparse, &[range], &mut |gpa, piece| {
+            seen.push((gpa / PAGE_LEN, piece.len()));
+            Progress::GoOn
+        });
+        assert_eq!(seen, [(3, 3 * PAGE_LEN_USIZE)]);
+        let all = MemoryRange {
+            gpa: 0,
+            len_bytes: 3 * PAGE_LEN,
+        };
+        pieces(&Sparse, &[all], &mut |gpa, _| panic!("{gpa:#x} is zero"));
+    }
+}

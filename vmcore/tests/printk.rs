@@ -6,8 +6,9 @@ mod ram;
 use proptest::prelude::*;
 use ram::Ram;
 use vmcore::image::{Absent, PhysicalMemory};
+use vmcore::limits::KERNEL_LOG_TEXT_LEN_MAX;
 use vmcore::linux::space::START_KERNEL_MAP;
-use vmcore::linux::{KernelLog, KernelSpace, LogError};
+use vmcore::linux::{KernelLog, KernelSpace, LogError, LogRecord};
 
 const RAM_LEN: usize = 1 << 20;
 const TOP_TABLE: u64 = 0x1000;
@@ -188,6 +189,43 @@ fn of_a_partial_core_the_records_that_are_there_are_read() {
         })
     ));
     assert!(matches!(read(PRB_POINTER), Err(LogError::Absent { .. })));
+}
+
+#[test]
+fn records_that_share_their_text_are_not_more_than_the_ring_holds() {
+    let mut ram = ring(0, 7, START_KERNEL_MAP);
+    let shared = [b'x'; 100];
+    for id in 0..8 {
+        record(&mut ram, id, 2, (0, 128, 0), &shared);
+    }
+    let log = read(ram).unwrap();
+    assert_eq!((log.records.len(), log.unreadable_records), (2, 6));
+}
+
+#[test]
+fn of_a_log_that_is_too_long_the_end_is_shown() {
+    for (text, newest) in [
+        (b"\n".repeat(65_535), "newest"),
+        (b"\xff".repeat(65_535), "newest"),
+        (b"x".repeat(65_535), "newest"),
+    ] {
+        let record = |text: &[u8], time_ns| LogRecord {
+            time_ns,
+            text: text.to_vec(),
+        };
+        let mut log = KernelLog {
+            records: vec![record(&text, u64::MAX); 1100],
+            unreadable_records: 0,
+        };
+        log.records.push(record(newest.as_bytes(), u64::MAX));
+        let shown = log.to_text();
+        assert!(shown.ends_with("] newest\n"), "{}", shown.len());
+        assert!(
+            shown.len() <= KERNEL_LOG_TEXT_LEN_MAX && shown.len() > KERNEL_LOG_TEXT_LEN_MAX / 2,
+            "{}",
+            shown.len()
+        );
+    }
 }
 
 #[test]

@@ -8,7 +8,9 @@ use vmcore::image::FileBytes;
 use vmcore::linux::{KernelLog, KernelPlace, KernelSpace, search};
 use vmcore::reader::CoreNotes;
 
+use super::patience::{self, Patience};
 use crate::codecs::Codecs;
+use crate::limits::LOG_CPU_TIME;
 
 /// How far one goes to find a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +123,15 @@ impl<F: FileBytes> OpenCore<F> {
 /// # Errors
 /// The sentence.
 pub fn kernel_log(file: &dyn FileBytes, effort: Effort) -> Result<GuestLog, String> {
-    OpenCore::open(file)?.log(effort)
+    let file = Patience::new(file, LOG_CPU_TIME);
+    let log = OpenCore::open(&file).and_then(|mut core| core.log(effort));
+    log.map_err(|why| {
+        if file.is_over() {
+            patience::told(LOG_CPU_TIME)
+        } else {
+            why
+        }
+    })
 }
 
 fn linux_log<F: FileBytes>(file: &DumpFile<F, Codecs>, vmcoreinfo: &[u8]) -> Result<GuestLog, String> {

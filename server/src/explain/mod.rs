@@ -10,6 +10,7 @@
 
 mod bytes;
 mod core;
+mod patience;
 mod system;
 mod worker;
 
@@ -17,14 +18,14 @@ use std::path::Path;
 
 use api::{CrashFacts, Explanation, LogSource, SCHEMA_VERSION};
 use vmcore::crash::Crash;
-use vmcore::image::FileBytes;
 
 pub use self::bytes::VmcoreBytes;
 use self::core::OpenCore;
 pub use self::core::{Effort, GuestLog, kernel_log};
+use self::patience::Patience;
 pub(crate) use self::worker::{Explainer, read};
 use crate::escape;
-use crate::limits::{EXPLAINED_LOG_CHARS_MAX, EXPLAINED_PROBLEM_CHARS_MAX};
+use crate::limits::{EXPLAIN_CPU_TIME, EXPLAINED_LOG_CHARS_MAX, EXPLAINED_PROBLEM_CHARS_MAX};
 use crate::store::StoreError;
 use crate::store::manifest::Manifest;
 
@@ -42,9 +43,14 @@ pub fn explain(core_dir: &Path) -> Result<Explanation, StoreError> {
         made_by: env!("CARGO_PKG_VERSION").to_owned(),
         ..Explanation::default()
     };
-    let file = VmcoreBytes::open(core_dir, &manifest).map_err(|why| why.to_string());
-    let mut core = file.and_then(OpenCore::open);
-    let text = log_text(core.as_mut(), &manifest, &mut explanation);
+    let file = VmcoreBytes::open(core_dir, &manifest).map(|file| Patience::new(file, EXPLAIN_CPU_TIME));
+    let file = file.map_err(|why| why.to_string());
+    let mut core = file.as_ref().map_err(String::clone).and_then(OpenCore::open);
+    let log = core.as_mut().map_err(|why| why.clone());
+    let log = log.and_then(|core| core.log(Effort::Search));
+    let is_over = file.as_ref().is_ok_and(Patience::is_over);
+    let log = log.map_err(|why| if is_over { patience::told(EXPLAIN_CPU_TIME) } else { why });
+    let text = log_text(log, &manifest, &mut explanation);
     if let Ok(core) = &core {
         system::tell(core, &manifest, &mut explanation);
     }
@@ -52,19 +58,12 @@ pub fn explain(core_dir: &Path) -> Result<Explanation, StoreError> {
     let crash = text.as_deref().and_then(Crash::from_log);
     let crash = crash.or_else(|| Crash::from_log(&panic_line(&manifest)?));
     explanation.crash = crash.as_ref().map(facts);
-    explanation.log = text.map(|text| end_of(&escape::lines(&text, usize::MAX)).to_owned());
+    explanation.log = text.map(|text| end_of(&escape::lines(end_of(&text), usize::MAX)).to_owned());
     Ok(explanation)
 }
 
 /// The text of the guest's log: out of its memory, else the end of its console.
-fn log_text<F: FileBytes>(
-    core: Result<&mut OpenCore<F>, &mut String>,
-    manifest: &Manifest,
-    explanation: &mut Explanation,
-) -> Option<String> {
-    let log = core
-        .map_err(|why| why.clone())
-        .and_then(|core| core.log(Effort::Search));
+fn log_text(log: Result<GuestLog, String>, manifest: &Manifest, explanation: &mut Explanation) -> Option<String> {
     match log {
         Ok(log) => {
             if log.unreadable_records() > 0 {

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, RcvBuf, RcvBufForce, ReusePort, RxqOvfl};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
@@ -147,6 +149,16 @@ pub fn confine(memory_bytes: u64, cpu_s: u64, printed_bytes: u64) -> io::Result<
         setrlimit(resource, limit)?;
     }
     Ok(())
+}
+
+/// Processor time of the calling thread so far.
+pub(crate) fn cpu_time() -> Duration {
+    let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or_default();
+    // It fails for other threads only (getrusage(2)).
+    let usage = getrusage(UsageWho::RUSAGE_THREAD);
+    usage.map_or(Duration::MAX, |usage| {
+        Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
+    })
 }
 
 /// Lets this process open as many files as the host allows it: a session has about six.

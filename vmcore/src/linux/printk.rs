@@ -11,7 +11,7 @@ mod undescribed;
 use std::fmt::Write as _;
 
 use crate::image::{Absent, PhysicalMemory};
-use crate::limits::KERNEL_LOG_RECORDS_MAX;
+use crate::limits::{KERNEL_LOG_RECORDS_MAX, KERNEL_LOG_TEXT_LEN_MAX};
 use crate::linux::place::KernelPlace;
 use crate::linux::space::KernelSpace;
 use crate::notes::vmcoreinfo;
@@ -81,11 +81,11 @@ impl KernelLog {
     }
 
     /// The log as dmesg(1) shows it: each line behind the seconds since boot. Bytes that are not UTF-8 are replaced, control
-    /// characters are left to whoever shows the text.
+    /// characters are left to whoever shows the text. Of a log that would be longer than [`KERNEL_LOG_TEXT_LEN_MAX`], the end.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        for record in &self.records {
+        for record in self.last_records() {
             let micros = record.time_ns / 1000;
             let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
             for line in String::from_utf8_lossy(&record.text).split('\n') {
@@ -96,13 +96,37 @@ impl KernelLog {
         text
     }
 
-    fn push(&mut self, record: Option<LogRecord>) {
-        match record {
-            Some(record) if self.records.len() < KERNEL_LOG_RECORDS_MAX => self.records.push(record),
+    /// As many of the newest records as surely fit into the longest text.
+    fn last_records(&self) -> &[LogRecord] {
+        let mut room = KERNEL_LOG_TEXT_LEN_MAX;
+        let fits = |record: &LogRecord| {
+            let lines = 1 + record.text.iter().filter(|byte| **byte == b'\n').count();
+            // A byte that is no UTF-8 becomes a character of three.
+            let widest = if record.text.is_ascii() { 1 } else { 3 };
+            room = room.checked_sub(record.text.len() * widest + lines * LINE_HEAD_LEN_MAX)?;
+            Some(())
+        };
+        let count = self.records.iter().rev().map_while(fits).count();
+        let first = self.records.len().saturating_sub(count);
+        self.records.get(first..).unwrap_or_default()
+    }
+
+    /// Adds a record, or counts one that cannot be read. `room` is what a log of this length may still hold of text: records that
+    /// have more in all share theirs, which only a hostile one does.
+    fn push(&mut self, record: Option<LogRecord>, room: &mut usize) {
+        let left = record.as_ref().and_then(|record| room.checked_sub(record.text.len()));
+        match (record, left) {
+            (Some(record), Some(left)) if self.records.len() < KERNEL_LOG_RECORDS_MAX => {
+                *room = left;
+                self.records.push(record);
+            }
             _ => self.unreadable_records += 1,
         }
     }
 }
+
+/// What stands before each line of text, and its line feed, at most: seconds of 64 bits of nanoseconds have eleven digits.
+const LINE_HEAD_LEN_MAX: usize = 24;
 
 /// The numbers of VMCOREINFO, by key.
 #[derive(Debug, Clone, Copy)]

@@ -46,6 +46,7 @@ struct Layout {
 impl Layout {
     fn log(&self, buffer: &Copied, first: u32, next: u32) -> KernelLog {
         let mut log = KernelLog::default();
+        let mut room = buffer.len_bytes();
         let (mut at, end) = (usize_of(first), usize_of(next));
         let mut wrapped = false;
         for _ in 0..KERNEL_LOG_RECORDS_MAX {
@@ -58,7 +59,7 @@ impl Layout {
                     at = 0;
                 }
                 Some(len) if len >= self.head_len => {
-                    log.push(self.record(buffer, at));
+                    log.push(self.record(buffer, at), &mut room);
                     at += len;
                 }
                 // Nothing behind this place can be trusted.

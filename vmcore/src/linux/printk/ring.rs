@@ -144,15 +144,16 @@ impl Ring {
     /// The records from the oldest descriptor to the newest.
     fn log(&self, tail_id: u64, head_id: u64) -> KernelLog {
         let mut log = KernelLog::default();
+        let mut room = self.text.len_bytes();
         let used = (head_id.wrapping_sub(tail_id) & ID_MASK).min(self.count - 1);
         for step in 0..=used {
             let id = tail_id.wrapping_add(step) & ID_MASK;
             match self.descriptor(id) {
-                None => log.push(None),
+                None => log.push(None, &mut room),
                 // Another state: reserved for a writer that died with the guest, or given back. There is no record in it.
                 Some(descriptor) => {
                     if let Some(COMMITTED | FINALIZED) = self.state(descriptor, id) {
-                        log.push(self.record(id));
+                        log.push(self.record(id), &mut room);
                     }
                 }
             }
