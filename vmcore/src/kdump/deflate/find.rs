@@ -1,27 +1,31 @@
 //! What repeats within a page, and how often each symbol of the format occurs in what is left.
 //!
-//! Greedy: one look at the last place of the same four bytes. Each repetition costs the processor a wrong guess or two, which is
-//! most of the time that all this takes.
+//! Greedy: one look at the last place of the same six bytes. Each repetition costs the processor a wrong guess or two, which is
+//! most of the time that all this takes; shorter ones cost more of it than they gain.
 
+use super::array::{OBJECT_LEN, differ_first, is_array};
 use super::symbols::{DISTANCES, END, LITERALS, Lengths, distance_symbol};
 use super::{PAGE, Page};
 
 const TABLE_BITS: u32 = 11;
 const TABLE_LEN: usize = 1 << TABLE_BITS;
-/// Bytes that must repeat at least.
-const REPEAT_MIN: u32 = 4;
+/// Bytes that must repeat at least, unless they do so an object of an array before.
+const REPEAT_MIN: u32 = 6;
 /// What of eight bytes does not count.
 const IGNORED_BITS: u32 = 64 - 8 * REPEAT_MIN;
 /// The longest copy (RFC 1951, 3.2.5).
 const COPY_LEN_MAX: usize = 258;
 /// After each 2^5 places without a repetition the steps become longer.
 const PATIENCE_BITS: u32 = 5;
-/// Repetitions of a page: each is at least [`REPEAT_MIN`] long.
+/// Repetitions of a page: each is at least four bytes long.
 const FOUND_MAX: usize = 1024;
 /// Literals are copied so many at a time.
 const COPIED: usize = 16;
 /// Bytes behind the last literal, so that those who read some at once need not care for the end.
 pub(super) const PADDING: usize = COPIED;
+
+/// A page, and zeros behind it.
+pub(super) type Text = [u8; 2 * PAGE];
 
 /// So many literals, then a copy.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,8 +40,7 @@ pub(super) struct Found {
 pub(super) struct Finder {
     /// Where the bytes of a hash stood last. None is the same as the page's first byte: what stands there is compared anyhow.
     table: Box<[u16; TABLE_LEN]>,
-    /// The page, and zeros behind it.
-    text: Box<[u8; 2 * PAGE]>,
+    text: Box<Text>,
     found: Box<[Found; FOUND_MAX]>,
     found_len: usize,
     /// Literals, one behind the other.
@@ -90,17 +93,27 @@ impl Finder {
         }
         self.table.fill(0);
         let (text, table) = (&*self.text, &mut *self.table);
+        let is_array = is_array(text);
         let (mut found_len, mut literals_len) = (0, 0);
         let (mut at, mut from, mut waited) = (1_usize, 0_usize, 0_usize);
         // The last bytes are literals.
         while at < PAGE - 8 {
-            let word = word(text, at);
-            let earlier = put(table, word, at);
-            let mut differ = self::word(text, earlier) ^ word;
-            if differ << IGNORED_BITS != 0 || earlier >= at {
-                at = at.wrapping_add(1 + (waited >> PATIENCE_BITS));
-                waited = waited.wrapping_add(1);
-                continue;
+            let before = at.wrapping_sub(OBJECT_LEN);
+            let (earlier, mut differ);
+            if is_array
+                && at >= OBJECT_LEN
+                && let Some(skipped) = differ_first(difference(text, before, at))
+            {
+                (at, earlier) = (at.wrapping_add(skipped), before.wrapping_add(skipped));
+                differ = difference(text, earlier, at);
+            } else {
+                earlier = put(table, text, at);
+                differ = difference(text, earlier, at);
+                if differ << IGNORED_BITS != 0 || earlier >= at {
+                    at = at.wrapping_add(1 + (waited >> PATIENCE_BITS));
+                    waited = waited.wrapping_add(1);
+                    continue;
+                }
             }
             waited = 0;
             let most = PAGE.wrapping_sub(at).min(COPY_LEN_MAX);
@@ -110,7 +123,7 @@ impl Finder {
                 if len >= most {
                     break;
                 }
-                differ = self::word(text, earlier.wrapping_add(len)) ^ self::word(text, at.wrapping_add(len));
+                differ = difference(text, earlier.wrapping_add(len), at.wrapping_add(len));
             }
             let len = len.wrapping_add((differ.trailing_zeros() / 8 % 8) as usize).min(most);
             if let Some(found) = self.found.get_mut(found_len) {
@@ -122,11 +135,11 @@ impl Finder {
                 found_len = found_len.wrapping_add(1);
             }
             literals_len = copy_literals(text, from, at, &mut self.literals, literals_len);
-            put(table, self::word(text, at.wrapping_add(1)), at.wrapping_add(1));
+            put(table, text, at.wrapping_add(1));
             at = at.wrapping_add(len);
             from = at;
             if at < PAGE - 8 {
-                put(table, self::word(text, at.wrapping_sub(2)), at.wrapping_sub(2));
+                put(table, text, at.wrapping_sub(2));
             }
         }
         self.literals_len = copy_literals(text, from, PAGE, &mut self.literals, literals_len);
@@ -177,15 +190,22 @@ fn add_one<const N: usize>(counters: &mut [u16; N], index: usize) {
 
 /// Eight bytes of the page.
 #[inline(always)]
-fn word(text: &[u8; 2 * PAGE], at: usize) -> u64 {
+fn word(text: &Text, at: usize) -> u64 {
     let at = at % PAGE;
     let bytes = text.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u64::from_le_bytes)
 }
 
-/// Remembers where `word` stands; where one like it stood before.
+/// What of eight bytes at two places is not the same.
 #[inline(always)]
-fn put(table: &mut [u16; TABLE_LEN], word: u64, at: usize) -> usize {
+fn difference(text: &Text, earlier: usize, later: usize) -> u64 {
+    word(text, earlier) ^ word(text, later)
+}
+
+/// Remembers what stands at a place; where the like of it stood before.
+#[inline(always)]
+fn put(table: &mut [u16; TABLE_LEN], text: &Text, at: usize) -> usize {
+    let word = word(text, at);
     // Fibonacci hashing: the golden ratio of 2^64.
     let hash = (word << IGNORED_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE_BITS);
     let place = table.get_mut((hash % (1 << TABLE_BITS)) as usize);
@@ -194,13 +214,7 @@ fn put(table: &mut [u16; TABLE_LEN], word: u64, at: usize) -> usize {
 
 /// Appends the bytes between two places to the literals; how many there are then.
 #[inline(always)]
-fn copy_literals(
-    text: &[u8; 2 * PAGE],
-    from: usize,
-    to: usize,
-    literals: &mut [u8; PAGE + 2 * COPIED],
-    have: usize,
-) -> usize {
+fn copy_literals(text: &Text, from: usize, to: usize, literals: &mut [u8; PAGE + 2 * COPIED], have: usize) -> usize {
     let len = to.wrapping_sub(from);
     let source = text.get(from..).unwrap_or_default();
     let target = literals.get_mut(have..).unwrap_or_default();

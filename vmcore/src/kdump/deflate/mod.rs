@@ -8,11 +8,13 @@
 //! ```
 //!
 //! - `find`: what repeats
+//! - `array`: pages of objects that resemble each other
 //! - `symbols`: symbols of lengths and distances
 //! - `code`: codes for counts
 //! - `head`: how a block tells its codes
 //! - `bits`: the bits of a stream
 
+mod array;
 mod bits;
 mod code;
 mod find;

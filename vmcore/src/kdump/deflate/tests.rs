@@ -121,6 +121,18 @@ proptest! {
     }
 
     #[test]
+    fn arrays_of_objects_are_read_again(
+        object in prop::collection::vec(any::<u8>(), 64),
+        changes in prop::collection::vec((0..PAGE, any::<u8>()), 0..600)
+    ) {
+        let mut page = page_of(object.into_iter().cycle());
+        for (at, byte) in changes {
+            page[at] = byte;
+        }
+        there_and_back(&mut deflate(), &page);
+    }
+
+    #[test]
     fn a_code_is_whole_and_no_word_is_too_long(
         counts in prop::collection::vec((0_usize..LITERALS, 1_u16..14), 0..200), rise in 0_u32..3
     ) {
