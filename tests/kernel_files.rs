@@ -1,16 +1,27 @@
-//! The kernel file that a guest was started from: its build id, told by somebody else too.
+//! The kernel file that a guest was started from: its build id, told by somebody else too, and its way with the core.
 
 mod common;
+#[path = "road/machine.rs"]
+mod machine;
 #[path = "common/testbed.rs"]
 mod testbed;
+#[path = "receiver/tiny_sender.rs"]
+mod tiny_sender;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use common::{path_text, run_ok};
+use machine::Host;
 use object::Object as _;
+use serde_json::{Value, json};
 use testbed::testbed;
+use tiny_sender::{TinySender, kernel_dump_header};
 use vmm_agent::kernel::build_id;
+
+const PAGE: usize = 4096;
 
 /// Build id of an ELF file, by a reader that is not ours.
 fn id_of(elf: &Path) -> String {
@@ -70,4 +81,188 @@ fn debians_6_1_packed_by_xz_has_the_build_id_that_xz_itself_unpacks() {
         .status()
         .expect("xz runs");
     assert_eq!(ours(&kernel), id_of(&unpacked));
+}
+
+/// What `cores info` says of a core of a directory.
+fn info(cores: &Path, id: &str) -> Value {
+    let text = run_ok(&["cores", "info", id, "--json", "--dir", path_text(cores)]);
+    serde_json::from_str(&text).expect("`cores info --json` is JSON")
+}
+
+/// Runs `cores kernel ID -o OUT` with more arguments, which must end with this code; gives what it said.
+fn take_kernel(id: &str, out: &Path, more: &[&str], code: i32) -> String {
+    let mut arguments = vec!["cores", "kernel", id, "-o", path_text(out)];
+    arguments.extend(more);
+    let output = common::run(&arguments);
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    text
+}
+
+#[test]
+fn a_kernel_that_is_kept_comes_out_as_it_went_in() {
+    let Some(host) = Host::new() else { return };
+    let serve = host.serve();
+    let target = serve.netdump.to_string();
+    let mut machine = host.run("guest", "mode=panic", &["--keep-kernel", "--netdump", &target]);
+    assert_eq!(machine.ends(), 10, "{}", machine.said());
+    assert_eq!(serve.settled_cores(1)[0]["state"], "complete");
+
+    let kernel = fs::read(host.kernel()).expect("the kernel");
+    let told = &info(&serve.dir, "latest")["note"];
+    let kept = &told["kept_kernel"];
+    assert_eq!(
+        (&kept["name"], &kept["length_bytes"]),
+        (&json!("kernel.elf"), &json!(kernel.len()))
+    );
+    // The guest says it too, in its panic record.
+    let id = json!(id_of(&host.kernel()));
+    assert_eq!((&told["booted_build_id"], &told["build_id"]), (&id, &id));
+    let text = run_ok(&["cores", "info", "latest", "--dir", path_text(&serve.dir)]);
+    assert!(
+        text.contains("kernel kept  kernel.elf, ") && !text.contains("booted with"),
+        "{text}"
+    );
+
+    let out = host.path("out");
+    let api = format!("http://{}", serve.api);
+    for source in [["--dir", path_text(&serve.dir)], ["--api", &api]] {
+        let said = take_kernel("latest", &out, &source, 0);
+        assert!(said.contains("kernel.elf of "), "{said}");
+        assert!(fs::read(&out).expect("the kernel") == kernel, "{source:?}");
+        fs::remove_file(&out).expect("it was there");
+    }
+    let streamed = common::run(&["cores", "kernel", "latest", "-o", "-", "--dir", path_text(&serve.dir)]);
+    assert!(streamed.status.success() && streamed.stdout == kernel);
+    run_ok(&["cores", "verify", "latest", "--dir", path_text(&serve.dir)]);
+    for format in ["elf", "raw", "kdump-zstd"] {
+        let output = path_text(&out);
+        run_ok(&[
+            "cores",
+            "export",
+            "latest",
+            "--format",
+            format,
+            "-o",
+            output,
+            "--dir",
+            path_text(&serve.dir),
+        ]);
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_say_anything_is_known_by_its_kernels_file() {
+    let Some(host) = Host::new() else { return };
+    let serve = host.serve();
+    let target = serve.netdump.to_string();
+    let mut machine = host.run("guest", "mode=triple-fault", &["--netdump", &target]);
+    assert_eq!(machine.ends(), 10, "{}", machine.said());
+    serve.settled_cores(1);
+    let note = &info(&serve.dir, "latest")["note"];
+    assert_eq!(note["build_id"], json!(id_of(&host.kernel())), "{note}");
+    let said = take_kernel("latest", &host.path("out"), &["--dir", path_text(&serve.dir)], 3);
+    assert!(
+        said.contains("no kernel file in it") && said.contains("--keep-kernel"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_that_is_replaced_still_comes_and_one_that_is_overwritten_does_not() {
+    let Some(host) = Host::new() else { return };
+    let serve = host.serve();
+    let target = serve.netdump.to_string();
+    let kernel = fs::read(host.kernel()).expect("the kernel");
+    let machine = host.run("guest", "mode=heartbeat", &["--keep-kernel", "--netdump", &target]);
+    machine.info_when("running");
+    let (same, next) = (host.path("same.elf"), host.path("next.elf"));
+    fs::hard_link(host.kernel(), &same).expect("another name");
+    fs::write(&next, b"the kernel of tomorrow").expect("room");
+    fs::rename(&next, host.kernel()).expect("as a package does it");
+    let (dir, out) = (["--dir", path_text(&serve.dir)], host.path("out"));
+
+    let dumped = host.vms(&["dump", "guest"]);
+    assert!(dumped.status.success(), "{}", machine.said());
+    serve.settled_cores(1);
+    take_kernel("latest", &out, &dir, 0);
+    assert!(fs::read(&out).expect("the kernel") == kernel, "it is what was booted");
+
+    let file = OpenOptions::new().write(true).open(&same).expect("the booted file");
+    file.write_all_at(b"overwritten", 4096).expect("written");
+    let dumped = host.vms(&["dump", "guest"]);
+    assert!(dumped.status.success(), "{}", machine.said());
+    let cores = serve.settled_cores(2);
+    let said = take_kernel("latest", &host.path("none"), &dir, 3);
+    assert!(said.contains("overwritten since the guest was started"), "{said}");
+    assert!(!host.path("none").exists());
+    assert!(cores.iter().all(|core| core["state"] == "complete"), "{cores:?}");
+    assert_eq!(machine.terminate(), 0);
+}
+
+#[test]
+fn a_partial_core_gives_its_kernel_if_that_is_whole_and_says_so_if_not() {
+    let Some(host) = Host::new() else { return };
+    let spool = host.path("spool");
+    let mut machine = host.run("guest", "mode=panic", &["--keep-kernel", "--spool", path_text(&spool)]);
+    assert_eq!(machine.ends(), 10, "{}", machine.said());
+    let spooled = fs::read_dir(&spool)
+        .expect("a spool")
+        .next()
+        .expect("a core")
+        .expect("a core");
+    let core = fs::read(spooled.path()).expect("the core");
+    let kernel = fs::read(host.kernel()).expect("the kernel");
+    let at = core
+        .windows(kernel.len())
+        .rposition(|window| window == kernel)
+        .expect("the kernel is in it");
+    assert_eq!(at % PAGE, 0);
+    // The last page of memory that is not zero, and the second one of the kernel.
+    let in_memory = core[..at]
+        .chunks(PAGE)
+        .rposition(|page| page.iter().any(|byte| *byte != 0));
+    let serve = host.serve();
+    let out = host.path("out");
+    for (count, lost) in [(1, in_memory.expect("memory")), (2, at / PAGE + 1)] {
+        send_without(&core, lost, &serve);
+        let cores = serve.settled_cores(count);
+        let id = cores[0]["id"].as_str().expect("an id");
+        assert_eq!(
+            (&cores[0]["state"], &cores[0]["holes"][0]["offset"]),
+            (&json!("incomplete"), &json!(lost * PAGE))
+        );
+        let text = run_ok(&["cores", "info", id, "--dir", path_text(&serve.dir)]);
+        let dir = ["--dir", path_text(&serve.dir)];
+        if count == 1 {
+            assert!(!text.contains("bytes of it are lost"), "{text}");
+            take_kernel(id, &out, &dir, 0);
+            assert!(fs::read(&out).expect("the kernel") == kernel);
+        } else {
+            assert!(text.contains(", 4096 bytes of it are lost"), "{text}");
+            let said = take_kernel(id, &host.path("none"), &dir, 4);
+            assert!(
+                said.contains("4096 of the kernel's") && said.contains("did not arrive"),
+                "{said}"
+            );
+            let streamed = common::run(&["cores", "kernel", id, "-o", "-", "--dir", path_text(&serve.dir)]);
+            assert!(streamed.status.code() == Some(4) && streamed.stdout.is_empty());
+        }
+    }
+}
+
+/// Sends a core as a stock sender of sparse files does, but for a page.
+fn send_without(core: &[u8], lost: usize, serve: &common::Serve) {
+    let mut sender = TinySender::connect(serve.netdump);
+    sender.header(&kernel_dump_header(core.len() as u64, "guest"));
+    for (index, page) in core.chunks(PAGE).enumerate() {
+        if index == lost || page.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        for (part, bytes) in page.chunks(1024).enumerate() {
+            sender.data((index * PAGE + part * 1024) as u64, bytes);
+        }
+    }
+    sender.finish();
 }

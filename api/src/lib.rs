@@ -57,8 +57,8 @@ pub use tls::TlsFiles;
 #[cfg(feature = "outgoing")]
 pub use tls::{TlsClient, TlsError, Trust};
 pub use types::core::{
-    ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, DigestedExtent, ExtentPage, FilterFacts, KernelHeaderFacts,
-    NoteFacts,
+    ByteRange, CoreFile, CoreInfo, CoreState, CoreSummary, DigestedExtent, ExtentPage, FilterFacts, KeptKernelFacts,
+    KernelHeaderFacts, NoteFacts,
 };
 pub use types::dead_letter::DeadLetter;
 pub use types::dump::{Dump, DumpPhase, DumpRequest, DumpState};

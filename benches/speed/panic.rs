@@ -125,6 +125,7 @@ fn machine(
     AgentConfig {
         name: "bench".to_owned(),
         kernel: KernelImage::Bytes(guest_shim::DEMO_GUEST_ELF),
+        keep_kernel: false,
         initrd: None,
         devices: vmm_agent::devices::guest::DevicesConfig::default(),
         append: format!("mode=panic touch_mib={touched_mib}"),

@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Kernel to boot: a Linux bzImage (vmlinuz), an ELF kernel with a PVH entry (vmlinux), or an ELF64 executable with a `coreferry` note.
     #[arg(long, value_name = "FILE")]
     kernel: PathBuf,
+    /// Put the kernel's file into the cores, so that it is there when they are debugged; `cores kernel` takes it out again.
+    #[arg(long)]
+    keep_kernel: bool,
     /// Initial RAM disk of a Linux kernel.
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
@@ -198,6 +201,7 @@ impl Args {
             targets: self.targets()?,
             name: self.name,
             kernel: KernelImage::File(self.kernel),
+            keep_kernel: self.keep_kernel,
             initrd: self.initrd.map(KernelImage::File),
             append: self.append,
             mem_mib: self.mem_mib,

@@ -45,8 +45,12 @@ pub struct CoreferryNote {
     pub vcpus: Vec<VcpuStop>,
     /// What did not stand still while memory was read, or could not be read, as sentences. Usually nothing.
     pub troubles: Vec<String>,
-    /// Build id of the guest's kernel, lower-case hexadecimal.
+    /// Build id of the guest's kernel, lower-case hexadecimal: as the guest says, else that of the file that was booted.
     pub build_id: Option<String>,
+    /// Build id of the file that was booted. Another one than `build_id` if the guest has started another kernel since.
+    pub booted_build_id: Option<String>,
+    /// The kernel's file, if it is in the core.
+    pub kept_kernel: Option<KeptKernelNote>,
     /// The kernel's file on the machine that ran the guest, an absolute path.
     pub kernel_file: Option<String>,
     /// How the core's VMCOREINFO was found, if it has one.
@@ -73,6 +77,8 @@ impl Default for CoreferryNote {
             vcpus: Vec::new(),
             troubles: Vec::new(),
             build_id: None,
+            booted_build_id: None,
+            kept_kernel: None,
             kernel_file: None,
             vmcoreinfo: None,
             filter: None,
@@ -104,6 +110,20 @@ pub struct VmcoreinfoOrigin {
     pub copies: u32,
     /// Whether a processor's page tables map the kernel where this copy says.
     pub agrees: bool,
+}
+
+/// The kernel's file within a core, behind its memory (`docs/trailer.md`, section 1).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptKernelNote {
+    /// Name of the file, without its folder.
+    pub name: String,
+    /// Where its first byte stands in the core.
+    pub file_offset: u64,
+    /// Its length in bytes.
+    pub len_bytes: u64,
+    /// Digest of all of it when it was booted: `blake3:` and hexadecimal digits.
+    pub digest: String,
 }
 
 /// What a filter left out of a core.

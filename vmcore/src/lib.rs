@@ -5,12 +5,12 @@
 //! writes what stands around such a file: notes, other people's ELF cores and the FreeBSD kernel dump header.
 //!
 //! ```text
-//!  0            1 MiB                              memory_end             file_len
-//!  ├────────────┼────────────┬──────────┬──────────┼──────────────────────┤
-//!  │ header room│ RAM range 0│ RAM range│   ...    │ trailer       footer │
-//!  │ Ehdr phdrs │ (file offsets depend on the      │ page states, digests │
-//!  │ notes, 0…0 │  ranges alone; zero pages: holes)│ never a zero page    │
-//!  └────────────┴────────────┴──────────┴──────────┴──────────────────────┘
+//!  0            1 MiB                         memory_end     covered_end            file_len
+//!  ├────────────┼────────────┬──────────┬──────────┼─────────────┼──────────────────────┤
+//!  │ header room│ RAM range 0│ RAM range│   ...    │ the kernel's│ trailer       footer │
+//!  │ Ehdr phdrs │ (file offsets depend on the      │ file, if it │ page states, digests │
+//!  │ notes, 0…0 │  ranges alone; zero pages: holes)│ was kept    │ never a zero page    │
+//!  └────────────┴────────────┴──────────┴──────────┴─────────────┴──────────────────────┘
 //! ```
 //!
 //! - [`elf`]: where everything stands in our file ([`elf::Layout`]), and the bytes of the header room
@@ -54,7 +54,7 @@ pub mod scan;
 pub mod trailer;
 pub mod zero;
 
-pub use coreferry::{CoreferryNote, FilterNote, VcpuStop};
+pub use coreferry::{CoreferryNote, FilterNote, KeptKernelNote, VcpuStop};
 pub use cpu::{CpuState, DescriptorTable, SegmentFlags, SegmentRegister};
 pub use limits::{HEADER_ROOM_LEN, PAGE_LEN};
 pub use memory::MemoryRange;

@@ -63,3 +63,14 @@ pub const KERNEL_DICTIONARY_LEN_MAX: u32 = 136 << 20;
 
 /// Largest window of a kernel packed by zstd, as a power of two: that of level 22, which Linux's Makefile uses.
 pub const KERNEL_ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// Bytes of a kept kernel that have a digest of their own: what is read and sent at a time. A kernel of 600 MB then takes 300 KB
+/// of memory.
+pub const KERNEL_PIECE_LEN: usize = 64 << 10;
+
+/// How much the thread that looks at the kernel file stands back behind the vCPUs (setpriority(2)).
+pub const KERNEL_THREAD_NICENESS: i32 = 10;
+
+/// How long a dump waits for what the kernel file tells. It was looked at while the guest started, within a second if it has no
+/// symbols: only who crashes at once waits at all.
+pub const KERNEL_FACTS_PATIENCE: Duration = Duration::from_secs(5);

@@ -173,11 +173,17 @@ pub struct NoteFacts {
     pub triggered_at: Option<String>,
     /// When the machine stood still. RFC 3339, UTC.
     pub frozen_at: Option<String>,
-    /// Build id of the kernel, in hexadecimal.
+    /// Build id of the kernel, in hexadecimal: as the guest says, else that of the file that was booted.
     pub build_id: Option<String>,
+    /// Build id of the file that was booted. Another one than `build_id` if the guest has started another kernel since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted_build_id: Option<String>,
     /// The kernel's file on the machine that ran the guest.
     #[serde(default)]
     pub kernel_file: Option<String>,
+    /// The kernel's file within the vmcore, if it came with it. It is whole if no lost range is in it and its digest is right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_kernel: Option<KeptKernelFacts>,
     /// What a filter left out, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<FilterFacts>,
@@ -186,6 +192,19 @@ pub struct NoteFacts {
     /// What went wrong while the machine was stopped and read, in sentences: a processor or a device that hung.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<String>,
+}
+
+/// The kernel's file within a vmcore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeptKernelFacts {
+    /// Name of the file, without its folder. Escaped.
+    pub name: String,
+    /// Where its first byte stands in the vmcore.
+    pub file_offset: u64,
+    /// Its length.
+    pub length_bytes: u64,
+    /// Digest of all of it as it was booted, `blake3:` and hexadecimal digits.
+    pub digest: String,
 }
 
 /// One file of a core.

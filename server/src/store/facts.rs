@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use api::{FilterFacts, KernelHeaderFacts, NoteFacts};
+use api::{FilterFacts, KeptKernelFacts, KernelHeaderFacts, NoteFacts};
 use netdump::Extents;
 use vmcore::CoreferryNote;
 use vmcore::kernel_header::{Compression, KernelDumpHeader, ParityVerdict};
@@ -140,6 +140,13 @@ fn note_facts(note: &CoreferryNote) -> NoteFacts {
         triggered_at: optional(&note.triggered_at),
         frozen_at: optional(&note.frozen_at),
         build_id: optional(&note.build_id),
+        booted_build_id: optional(&note.booted_build_id),
+        kept_kernel: note.kept_kernel.as_ref().map(|kernel| KeptKernelFacts {
+            name: escape::one_line(&kernel.name),
+            file_offset: kernel.file_offset,
+            length_bytes: kernel.len_bytes,
+            digest: escape::one_line(&kernel.digest),
+        }),
         kernel_file: optional(&note.kernel_file),
         filter: note.filter.map(|filter| FilterFacts {
             level: filter.level,

@@ -2,6 +2,7 @@
 
 use api::{CoreInfo, CpuFacts, GroupPlace, LogSource};
 
+use super::kernel;
 use crate::output;
 
 /// Frames of a call trace that are shown: the rest is in explain.json.
@@ -44,7 +45,15 @@ fn crash(facts: &mut Facts, info: &CoreInfo) {
     facts.add("guest", Some(core.guest.clone()));
     facts.add("kernel", core.kernel.clone());
     facts.add("banner", info.banner.clone());
-    facts.add("build id", info.build_id.clone());
+    let note = info.note.as_ref();
+    let build_id = info.build_id.clone().or_else(|| note?.build_id.clone());
+    let booted = note.and_then(|note| note.booted_build_id.clone());
+    let other = booted.filter(|booted| build_id.as_ref() != Some(booted));
+    facts.add("build id", build_id);
+    facts.add(
+        "booted with",
+        other.map(|booted| format!("another kernel, build id {booted}")),
+    );
     facts.add("kaslr offset", info.kernel_offset.clone());
     facts.add("booted at", info.booted_at.clone());
     let uptime = info.uptime_ms.map(|ms| format!("{}.{:03} s", ms / 1000, ms % 1000));
@@ -142,6 +151,7 @@ fn journey(facts: &mut Facts, info: &CoreInfo) {
     let note = info.note.as_ref();
     facts.add("trigger", note.and_then(|note| note.trigger.clone()));
     facts.add("kernel file", note.and_then(|note| note.kernel_file.clone()));
+    facts.add("kernel kept", kept_kernel(info));
     facts.add(
         "filter",
         note.and_then(|note| note.filter.as_ref())
@@ -156,6 +166,17 @@ fn journey(facts: &mut Facts, info: &CoreInfo) {
     facts.add("sender", Some(core.client_addr.clone()));
     facts.add("receiver", Some(info.server_addr.clone()));
     facts.add("label", info.herald_label.clone());
+}
+
+/// `vmlinuz-6.1 8247232 bytes (7.9 MiB), 65536 bytes of it are lost`.
+fn kept_kernel(info: &CoreInfo) -> Option<String> {
+    let kernel = info.note.as_ref()?.kept_kernel.as_ref()?;
+    let lost = kernel::lost_bytes(info, kernel);
+    let mut text = format!("{}, {}", kernel.name, size(kernel.length_bytes));
+    if lost > 0 {
+        text += &format!(", {lost} bytes of it are lost");
+    }
+    Some(text)
 }
 
 /// What there is of it.

@@ -1,5 +1,6 @@
 //! `cores`: what is stored, from a directory or from a receiver's API.
 
+mod bytes;
 mod complete;
 mod debug;
 mod edit;
@@ -7,6 +8,7 @@ mod export;
 mod fetch;
 mod groups;
 mod info;
+mod kernel;
 mod log;
 mod print;
 mod prune;
@@ -91,6 +93,12 @@ enum Verb {
     #[command(after_help = "Writes FILE.part first and renames it when all bytes are proven.\n\n\
         Example: coreferry cores fetch latest -o vmcore")]
     Fetch(FetchArgs),
+    /// Write out the kernel's file that came with a core.
+    #[command(
+        after_help = "It is there if the guest was started by `coreferry run --keep-kernel`. Its digest is checked; exits with 3 when\n\
+        the core has none, with 4 when it is not whole.\n\nExample: coreferry cores kernel latest -o vmlinuz"
+    )]
+    Kernel(kernel::Args),
     /// Write a core in the form that a tool wants, filtered if you like.
     #[command(after_help = export::AFTER_HELP)]
     Export(export::ExportArgs),
@@ -170,6 +178,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         Some(Verb::Groups) => groups::run(&source, json),
         Some(Verb::Debug(args)) => debug::run(&source, &args, json),
         Some(Verb::Fetch(args)) => fetch::run(&source, &args.id, &args.output, json),
+        Some(Verb::Kernel(args)) => kernel::run(&source, &args, json),
         Some(Verb::Export(args)) => export::run(&source, &args, json),
         Some(Verb::Note(args)) => edit::note(&source, args),
         Some(Verb::Pin(args)) => edit::pin(&source, &args.id, true),

@@ -170,6 +170,7 @@ fn machine(args: &Args, receiver: SocketAddrV4, events: mpsc::Sender<AgentEvent>
     AgentConfig {
         name: NAME.to_owned(),
         kernel: KernelImage::Bytes(guest_shim::DEMO_GUEST_ELF),
+        keep_kernel: false,
         initrd: None,
         devices: DevicesConfig::default(),
         append: String::new(),

@@ -47,6 +47,8 @@ pub struct Layout {
     segments: Vec<Segment>,
     vcpus: usize,
     memory_end: u64,
+    kernel_len: u64,
+    covered_end: u64,
     file_len: u64,
 }
 
@@ -91,9 +93,9 @@ pub enum LayoutError {
         len_bytes: usize,
     },
     /// The file would be longer than [`FILE_LEN_MAX`].
-    #[error("a vmcore of {len_bytes} bytes of memory is longer than {FILE_LEN_MAX} bytes")]
+    #[error("a vmcore of {len_bytes} bytes of memory and kernel is longer than {FILE_LEN_MAX} bytes")]
     FileTooLong {
-        /// Memory in bytes.
+        /// Memory and kernel in bytes.
         len_bytes: u64,
     },
 }
@@ -146,7 +148,31 @@ impl Layout {
             segments,
             vcpus,
             memory_end: file_offset,
+            kernel_len: 0,
+            covered_end: file_offset,
             file_len,
+        })
+    }
+
+    /// The same with a kernel's file of so many bytes behind the memory, in no segment; its last page is filled up with zeros.
+    ///
+    /// # Errors
+    /// [`LayoutError::FileTooLong`].
+    pub fn with_kernel(self, kernel_len: u64) -> Result<Self, LayoutError> {
+        let too_long = LayoutError::FileTooLong {
+            len_bytes: (self.memory_end - HEADER_ROOM_LEN).saturating_add(kernel_len),
+        };
+        let end = kernel_len
+            .checked_next_multiple_of(PAGE_LEN)
+            .and_then(|len| self.memory_end.checked_add(len));
+        let Some((covered_end, file_len)) = end.and_then(|end| Some((end, trailer::file_len(end)?))) else {
+            return Err(too_long);
+        };
+        Ok(Self {
+            kernel_len,
+            covered_end,
+            file_len,
+            ..self
         })
     }
 
@@ -171,10 +197,22 @@ impl Layout {
         (rest / (2 * PHDR_LEN)).min(EXCLUDED_RUNS_WRITTEN_MAX)
     }
 
-    /// File offset behind the last page of memory, where the trailer begins.
+    /// File offset behind the last page of memory, where the kernel's file begins if there is one.
     #[must_use]
     pub const fn memory_end(&self) -> u64 {
         self.memory_end
+    }
+
+    /// Length of the kernel's file in bytes, zero if there is none.
+    #[must_use]
+    pub const fn kernel_len(&self) -> u64 {
+        self.kernel_len
+    }
+
+    /// File offset behind memory and kernel, where the trailer begins.
+    #[must_use]
+    pub const fn covered_end(&self) -> u64 {
+        self.covered_end
     }
 
     /// Length of the whole file, trailer included: known before a page is read.

@@ -102,7 +102,7 @@ impl TrailerBuilder {
     /// For a file of this layout, no page given yet.
     #[must_use]
     pub fn new(layout: &Layout) -> Self {
-        let covered_len = layout.memory_end();
+        let covered_len = layout.covered_end();
         // The layout bounds the length; should usize be too small, the missing chunks are reported by `finish`.
         let chunks = usize::try_from(chunks_of(covered_len)).unwrap_or_default();
         Self {
@@ -176,7 +176,7 @@ impl TrailerBuilder {
         }
     }
 
-    /// The trailer's bytes, to stand at [`Layout::memory_end`].
+    /// The trailer's bytes, to stand at [`Layout::covered_end`].
     ///
     /// # Errors
     /// [`TrailerBuildError::Missing`] if a chunk was not given or not to its end.

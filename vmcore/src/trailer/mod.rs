@@ -1,7 +1,7 @@
-//! The trailer behind the memory: which pages are stored, zero or excluded, and a digest per chunk, so that the file
+//! The trailer behind memory and kernel: which pages are stored, zero or excluded, and a digest per chunk, so that the file
 //! proves itself after any receiver or copy. `docs/trailer.md` specifies the bytes.
 //!
-//! Its length depends on the length of the memory alone, it has no page of zeros (senders leave those out), and its last
+//! Its length depends on the length of what it covers alone, it has no page of zeros (senders leave those out), and its last
 //! 128 bytes, the [`Footer`], are found from the end of the file.
 
 mod builder;

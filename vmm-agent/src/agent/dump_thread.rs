@@ -13,6 +13,7 @@ use super::frozen::FrozenGuest;
 use super::supervisor::Input;
 use crate::dump::contained::{PANICKED, contained};
 use crate::dump::{DumpJob, DumpOutcome, Progress, SpoolFailure, ferry};
+use crate::limits::KERNEL_FACTS_PATIENCE;
 
 /// Something for the dump's thread to do.
 pub(super) type Work = Box<dyn FnOnce() + Send>;
@@ -61,6 +62,13 @@ impl DumpWork {
         let go_on = || in_time() && !self.progress.is_cancelled();
         if contained(|| guest.look_into(&mut note, &go_on)).is_none() {
             note.troubles.push(format!("looking for VMCOREINFO {PANICKED}"));
+        }
+        let time_left = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let patience = KERNEL_FACTS_PATIENCE.min(time_left.unwrap_or(KERNEL_FACTS_PATIENCE));
+        if contained(|| guest.take_kernel(patience, &mut note)).is_none() {
+            note.troubles.push(format!("looking at the kernel file {PANICKED}"));
         }
         if self.filter.needs_kernel() && contained(|| guest.filter(self.filter, &mut note)).is_none() {
             note.troubles.push(format!("the filter {PANICKED}"));

@@ -1,6 +1,7 @@
 //! A frozen guest as a dump sees it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use guest_shim::abi::PanicRecord;
 use vmcore::elf::TextMapping;
@@ -13,6 +14,7 @@ use crate::devices::fw_cfg::VmcoreinfoPlace;
 use crate::dump::{DumpSource, SourceError, filtered_memory};
 use crate::freeze::FrozenState;
 use crate::incarnation::Incarnation;
+use crate::kernel::{BootedKernel, KeptKernel};
 use crate::limits::PANIC_TEXT_MAX;
 use crate::memory::{GuestMemory, MemoryError};
 
@@ -25,11 +27,18 @@ pub(super) struct FrozenGuest {
     record: Option<PanicRecord>,
     linux: Option<vmcoreinfo::Found>,
     excluded: Vec<MemoryRange>,
+    booted: BootedKernel,
+    kernel: Option<Arc<KeptKernel>>,
 }
 
 impl FrozenGuest {
-    /// Takes hold of a frozen guest.
-    pub(super) fn new(incarnation: &Incarnation, state: &FrozenState, record: Option<PanicRecord>) -> Self {
+    /// Takes hold of a frozen guest that was started from a kernel file.
+    pub(super) fn new(
+        incarnation: &Incarnation,
+        state: &FrozenState,
+        record: Option<PanicRecord>,
+        booted: BootedKernel,
+    ) -> Self {
         Self {
             memory: incarnation.memory(),
             cpus: state.cpus.clone(),
@@ -37,6 +46,8 @@ impl FrozenGuest {
             record,
             linux: None,
             excluded: Vec::new(),
+            booted,
+            kernel: None,
         }
     }
 
@@ -50,6 +61,23 @@ impl FrozenGuest {
         note.os.get_or_insert_with(|| "linux".to_owned());
         note.release = note.release.take().or_else(|| said("OSRELEASE"));
         note.build_id = note.build_id.take().or_else(|| said("BUILD-ID"));
+    }
+
+    /// Takes what the kernel file tells, waiting at most `patience` for it, and the file itself if it is to be kept. What the guest said of itself comes first: it may
+    /// have started another kernel by kexec.
+    pub(super) fn take_kernel(&mut self, patience: Duration, note: &mut CoreferryNote) {
+        let facts = self.booted.facts(patience);
+        note.build_id = note.build_id.take().or_else(|| facts.build_id.clone());
+        note.booted_build_id = facts.build_id;
+        let checked = facts.kept.map(|kept| match kept {
+            Ok(kernel) => kernel.check().map(|()| kernel).map_err(Arc::new),
+            Err(why) => Err(why),
+        });
+        match checked {
+            Some(Ok(kernel)) => self.kernel = Some(kernel),
+            Some(Err(why)) => note.troubles.push(format!("the kernel file is not in the core: {why}")),
+            None => {}
+        }
     }
 
     /// Leaves out of the core what a level leaves out, or nothing if that cannot be told; `note` says which.
@@ -96,6 +124,10 @@ impl DumpSource for FrozenGuest {
 
     fn excluded(&self) -> &[MemoryRange] {
         &self.excluded
+    }
+
+    fn kernel(&self) -> Option<&KeptKernel> {
+        self.kernel.as_deref()
     }
 
     fn text(&self) -> Option<TextMapping> {

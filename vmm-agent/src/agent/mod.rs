@@ -85,6 +85,8 @@ pub struct AgentConfig {
     pub network: ClientNetwork,
     /// Where a core goes that no receiver takes.
     pub spool: Option<PathBuf>,
+    /// Whether the kernel's file travels with the core.
+    pub keep_kernel: bool,
     /// What is left out of the cores of Linux guests.
     pub filter: FilterLevel,
     /// How long an attempt to dump may take in all.

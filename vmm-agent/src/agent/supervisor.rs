@@ -13,6 +13,7 @@ use crate::detect::{Decision, Detector, Trigger};
 use crate::dump::{DumpOutcome, Progress};
 use crate::freeze::FrozenState;
 use crate::incarnation::{BootError, Incarnation, IncarnationConfig, VmEvent};
+use crate::kernel::BootedKernel;
 use api::ServiceError;
 use api::types::dump::{Dump, DumpRequest};
 use api::types::vm::VmState;
@@ -72,6 +73,8 @@ pub(super) struct Supervisor {
     inputs: Sender<Input>,
     received: Receiver<Input>,
     incarnation: Incarnation,
+    /// The kernel file that it was started from.
+    kernel: BootedKernel,
     number: u64,
     detector: Detector,
     /// Zero of the detector's clock.
@@ -93,7 +96,8 @@ impl Supervisor {
         received: Receiver<Input>,
     ) -> Result<(Self, Arc<Shared>), BootError> {
         let dump_thread = DumpThread::start().map_err(|source| BootError::Resource { what: "thread", source })?;
-        let incarnation = boot_incarnation(&config, 1, &inputs)?;
+        let mut incarnation = boot_incarnation(&config, 1, &inputs)?;
+        let kernel = BootedKernel::examine(incarnation.take_kernel(), config.keep_kernel);
         let policy = Policy::new(config.on_crash, config.restart_limit);
         let view = View {
             state: VmState::Running,
@@ -112,6 +116,7 @@ impl Supervisor {
             inputs,
             received,
             incarnation,
+            kernel,
             number: 1,
             detector: Detector::default(),
             booted: Instant::now(),
@@ -265,6 +270,7 @@ impl Supervisor {
             }
         };
         std::mem::replace(&mut self.incarnation, next).stop();
+        self.kernel = BootedKernel::examine(self.incarnation.take_kernel(), self.shared.config.keep_kernel);
         self.number = number;
         self.detector = Detector::default();
         self.booted = Instant::now();
@@ -311,7 +317,7 @@ impl Supervisor {
             record.as_ref(),
         );
         note.kernel_file = self.shared.config.kernel.absolute_path();
-        let guest = FrozenGuest::new(&self.incarnation, &state, record);
+        let guest = FrozenGuest::new(&self.incarnation, &state, record, self.kernel.clone());
         let progress = Arc::new(Progress::new());
         let limit = self.shared.config.dump_deadline;
         let work = DumpWork {

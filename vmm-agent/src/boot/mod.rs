@@ -17,12 +17,12 @@ mod pvh;
 mod tables;
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 
 use guest_shim::boot::{NOTE_NAME, NOTE_TYPE};
 
+use crate::kernel::{KernelFile, LoadedKernel};
 use crate::kvm::Start;
 use crate::limits::KERNEL_LEN_MAX;
 use crate::memory::{Bytes as _, GuestAddress, GuestMemory};
@@ -117,28 +117,43 @@ impl KernelImage {
         }
     }
 
-    /// The bytes.
+    /// Opens and reads it.
     ///
     /// # Errors
     /// [`KernelError::Read`] and [`KernelError::TooLong`].
-    pub fn bytes(&self) -> Result<Cow<'static, [u8]>, KernelError> {
-        let path = match self {
-            KernelImage::Bytes(bytes) => return Ok(Cow::Borrowed(bytes)),
-            KernelImage::File(path) => path,
+    pub fn load(&self) -> Result<LoadedKernel, KernelError> {
+        let file = match self {
+            Self::Bytes(bytes) => KernelFile::built_in(bytes),
+            Self::File(path) => KernelFile::open(path).map_err(self.read_error())?,
         };
-        let read_error = |source| KernelError::Read {
+        let bytes = file.read(KERNEL_LEN_MAX + 1).map_err(self.read_error())?;
+        if bytes.len() as u64 > KERNEL_LEN_MAX {
+            return Err(KernelError::TooLong { path: self.path() });
+        }
+        Ok(LoadedKernel { file, bytes })
+    }
+
+    /// The bytes.
+    ///
+    /// # Errors
+    /// As [`KernelImage::load`].
+    pub fn bytes(&self) -> Result<Cow<'static, [u8]>, KernelError> {
+        Ok(self.load()?.bytes)
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Bytes(_) => PathBuf::new(),
+        }
+    }
+
+    fn read_error(&self) -> impl Fn(io::Error) -> KernelError {
+        let path = self.path();
+        move |source| KernelError::Read {
             path: path.clone(),
             source,
-        };
-        let file = File::open(path).map_err(read_error)?;
-        let mut bytes = Vec::new();
-        file.take(KERNEL_LEN_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(read_error)?;
-        if bytes.len() as u64 > KERNEL_LEN_MAX {
-            return Err(KernelError::TooLong { path: path.clone() });
         }
-        Ok(Cow::Owned(bytes))
     }
 }
 

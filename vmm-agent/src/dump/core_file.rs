@@ -1,5 +1,7 @@
-//! The vmcore as a stream of pieces, made in one pass over guest memory: header, then every page that is not zero, then
-//! the trailer. The network and the spool get the same pieces, so they get the same file.
+//! The vmcore as a stream of pieces, made in one pass over guest memory: header, then every page that is not zero, then the
+//! kernel's file if it is kept, then the trailer. The network and the spool get the same pieces, so they get the same file.
+
+mod kernel;
 
 use vmcore::elf::{HeaderError, HeaderInput, Layout, LayoutError};
 use vmcore::trailer::{Pages, TrailerBuildError, TrailerBuilder};
@@ -51,11 +53,12 @@ impl<'a> CoreFile<'a> {
     pub fn plan(source: &'a dyn DumpSource, note: &CoreferryNote) -> Result<Self, CoreFileError> {
         let cpus = source.cpu_states();
         let layout = Layout::new(source.ranges(), cpus.len())?;
+        let (layout, note) = kernel::plan(layout, source.kernel(), note);
         let vmcoreinfo = source.vmcoreinfo();
         let input = HeaderInput {
             cpus,
             vmcoreinfo: vmcoreinfo.as_deref(),
-            coreferry: note,
+            coreferry: &note,
             text: source.text(),
         };
         // A text mapping or a VMCOREINFO that lies is the guest's doing and must not cost the core; what its page structures made
@@ -113,6 +116,7 @@ impl<'a> CoreFile<'a> {
             buffer: buffer.into_boxed_slice(),
             buffer_offset: 0,
             next: 0,
+            filled: 0,
             current: 0..0,
             file_position: 0,
             unreadable_bytes: 0,
@@ -139,6 +143,8 @@ pub struct Pieces<'c> {
     buffer: Box<[u8]>,
     buffer_offset: u64,
     next: usize,
+    /// Bytes of `buffer` that hold pages, which may be zero.
+    filled: usize,
     /// Where the piece delivered last stands in `buffer`.
     current: std::ops::Range<usize>,
     /// Everything before this offset is delivered or needs no delivery.
@@ -151,6 +157,8 @@ pub struct Pieces<'c> {
 enum Stage {
     Header,
     Memory(MemoryWalk),
+    /// The piece of the kernel's file that comes next.
+    Kernel(u64),
     Trailer,
     Done,
 }
@@ -166,8 +174,6 @@ struct MemoryWalk {
     extents: Vec<MemoryRange>,
     /// Bytes of the segment whose extents were asked for.
     asked: u64,
-    /// Bytes of `buffer` that are filled.
-    filled: usize,
 }
 
 impl Pieces<'_> {
@@ -191,7 +197,7 @@ impl Pieces<'_> {
         let range = loop {
             let found = match &self.stage {
                 Stage::Header | Stage::Trailer => self.next_plain(),
-                Stage::Memory(_) => self.next_stored_run()?,
+                Stage::Memory(_) | Stage::Kernel(_) => self.next_stored_run()?,
                 Stage::Done => {
                     self.current = 0..0;
                     return Ok(None);
@@ -227,10 +233,7 @@ impl Pieces<'_> {
 
     /// The next run of pages in the buffer that are not zero; tells the trailer of it and of the zero pages before it.
     fn next_stored_run(&mut self) -> Result<Option<std::ops::Range<usize>>, CoreFileError> {
-        let Stage::Memory(walk) = &self.stage else {
-            return Ok(None);
-        };
-        let Some(rest) = self.buffer.get(self.next..walk.filled) else {
+        let Some(rest) = self.buffer.get(self.next..self.filled) else {
             return Ok(None);
         };
         let (pages, _) = rest.as_chunks::<PAGE>();
@@ -258,18 +261,20 @@ impl Pieces<'_> {
             }
             Stage::Memory(walk) => {
                 if walk.segment >= self.core.layout.segments().len() {
-                    self.start_trailer()?;
+                    self.stage = Stage::Kernel(0);
+                    self.read_kernel()?;
                 } else {
                     self.read_more()?;
                 }
             }
+            Stage::Kernel(_) => self.read_kernel()?,
             Stage::Trailer | Stage::Done => self.stage = Stage::Done,
         }
         Ok(())
     }
 
     fn start_trailer(&mut self) -> Result<(), CoreFileError> {
-        self.buffer_offset = self.core.layout.memory_end();
+        self.buffer_offset = self.core.layout.covered_end();
         self.buffer = match self.trailer.take() {
             Some(trailer) => trailer.finish()?.into_boxed_slice(),
             None => Box::default(),
@@ -290,7 +295,7 @@ impl Pieces<'_> {
         else {
             return Ok(());
         };
-        walk.filled = 0;
+        self.filled = 0;
         self.next = 0;
         let Some(segment) = core.layout.segments().get(walk.segment) else {
             return Ok(());
@@ -339,7 +344,7 @@ impl Pieces<'_> {
         walk.done += len as u64;
         let room = self.buffer.get_mut(..len).unwrap_or_default();
         match core.source.read_at(extent.gpa, room) {
-            Ok(()) => walk.filled = len,
+            Ok(()) => self.filled = len,
             // One bad page must not cost its neighbours.
             Err(_) if len > PAGE => {
                 walk.done -= len as u64;
@@ -366,7 +371,6 @@ impl MemoryWalk {
             done: 0,
             extents: Vec::new(),
             asked: 0,
-            filled: 0,
         }
     }
 }

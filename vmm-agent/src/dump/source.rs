@@ -3,6 +3,8 @@
 use vmcore::elf::TextMapping;
 use vmcore::{CpuState, MemoryRange};
 
+use crate::kernel::KeptKernel;
+
 /// A machine that stands still: a frozen guest, a snapshot, or a test's bytes.
 ///
 /// Everything must stay the same from the first call to the last; a dump may be read several times, once per attempt.
@@ -37,6 +39,11 @@ pub trait DumpSource: Sync {
     /// [`vmcore::elf::Layout::excluded_runs_max`]. It is not read.
     fn excluded(&self) -> &[MemoryRange] {
         &[]
+    }
+
+    /// The kernel's file, if it shall travel with the core.
+    fn kernel(&self) -> Option<&KeptKernel> {
+        None
     }
 
     /// Where the kernel's text is mapped, if that is known.

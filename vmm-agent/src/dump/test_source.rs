@@ -7,6 +7,7 @@ use vmcore::{CpuState, MemoryRange};
 
 use super::core_file::CoreFile;
 use super::source::{DumpSource, SourceError};
+use crate::kernel::KeptKernel;
 
 const PAGE: usize = 4096;
 
@@ -21,6 +22,8 @@ pub(crate) struct TestSource {
     pub(crate) excluded: Vec<MemoryRange>,
     /// Where the kernel's text is.
     pub(crate) text: Option<TextMapping>,
+    /// What travels with the core.
+    pub(crate) kernel: Option<KeptKernel>,
     untouched_reads: AtomicUsize,
 }
 
@@ -64,6 +67,7 @@ impl TestSource {
             unreadable_gpa: None,
             excluded: Vec::new(),
             text: None,
+            kernel: None,
             untouched_reads,
         }
     }
@@ -141,6 +145,10 @@ impl DumpSource for TestSource {
 
     fn text(&self) -> Option<TextMapping> {
         self.text
+    }
+
+    fn kernel(&self) -> Option<&KeptKernel> {
+        self.kernel.as_ref()
     }
 }
 

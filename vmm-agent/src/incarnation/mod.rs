@@ -32,6 +32,7 @@ use crate::devices::posted::Posted;
 use crate::devices::serial::SERIAL_IRQ;
 use crate::devices::worker::Workers;
 use crate::freeze::{FrozenState, PauseError};
+use crate::kernel::LoadedKernel;
 use crate::kvm::{Clock, KvmError, System, Vm};
 use crate::limits::{DEVICE_STOP_TIMEOUT, VCPUS_MAX};
 use crate::memory::{self, GuestMemory, MemoryError};
@@ -126,6 +127,7 @@ pub struct Incarnation {
     threads: Vec<JoinHandle<()>>,
     clock_at_freeze: Mutex<Option<Clock>>,
     identity_mapped: bool,
+    kernel: Option<LoadedKernel>,
     drain: Drain,
     workers: Workers,
 }
@@ -147,8 +149,9 @@ impl Incarnation {
         memory::deny_core_dumps()?;
         let memory = Arc::new(GuestMemory::create(config.mem_mib)?);
         let initrd = config.initrd.as_ref().map(KernelImage::bytes).transpose()?;
+        let kernel = config.kernel.load()?;
         let parts = BootParts {
-            kernel: &config.kernel.bytes()?,
+            kernel: &kernel.bytes,
             initrd: initrd.as_deref(),
             command_line: &config.append,
             vcpus: config.vcpus,
@@ -190,6 +193,7 @@ impl Incarnation {
             threads: Vec::new(),
             clock_at_freeze: Mutex::new(None),
             identity_mapped: boot.identity_mapped,
+            kernel: Some(kernel),
             drain,
             workers,
         };
@@ -308,6 +312,12 @@ impl Incarnation {
     #[must_use]
     pub fn memory(&self) -> Arc<GuestMemory> {
         Arc::clone(&self.machine.memory)
+    }
+
+    /// The kernel that it was started from; only the first who asks gets it, for it may be long.
+    #[must_use]
+    pub fn take_kernel(&mut self) -> Option<LoadedKernel> {
+        self.kernel.take()
     }
 
     /// What the guest-shim wrote, if it is whole.

@@ -4,15 +4,25 @@
 //! any more. Both answers are in the file that was booted. It is looked at by a thread of its own while the guest starts, so
 //! that neither a launch nor a dump waits for it.
 //!
+//! - [`KernelFile`]: the file, open as long as its guest lives; [`LoadedKernel`]: with its bytes, for a moment
+//! - [`BootedKernel`]: the thread, and what it found
+//! - [`KeptKernel`]: the file as a part of the core, proven to be what was booted
 //! - [`build_id`]: the GNU build id of a vmlinux, or of the vmlinux within a bzImage
 //! - `payload`: where a bzImage has its vmlinux
 //! - `decompress`: what that is compressed with
 //! - `stream`: bytes that are read forwards only
 
+mod booted;
 pub mod build_id;
 mod decompress;
+mod file;
+mod kept;
 mod payload;
 mod stream;
+
+pub use booted::{BootedKernel, KernelFacts};
+pub use file::{KernelFile, LoadedKernel};
+pub use kept::{KeepError, KeptKernel};
 
 use std::fs::File;
 use std::io;

@@ -38,7 +38,7 @@ fn vmlinux(notes_at: usize) -> Vec<u8> {
     entry[P_OFFSET..P_OFFSET + 8].copy_from_slice(&(notes_at as u64).to_le_bytes());
     entry[P_FILESZ..P_FILESZ + 8].copy_from_slice(&(notes.len() as u64).to_le_bytes());
     file.extend([load, entry].concat());
-    file.extend((file.len()..notes_at).map(|at| (at * at >> 7) as u8));
+    file.extend((file.len()..notes_at).map(|at| ((at * at) >> 7) as u8));
     file.extend(notes);
     file.extend([0x55; 70_000]);
     file
