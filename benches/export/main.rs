@@ -117,7 +117,7 @@ fn export_it(core: &Path, dir: &Path, format: &str, level: u8) -> Result<Sample>
     let file = File::open(core)?;
     let len = file.metadata()?.len();
     let opened = DumpFile::open(VmcoreBytes::of(file, len, &[]), Codecs)?;
-    let mut selection = Selection::of(&opened);
+    let mut selection = Selection::of(&opened)?;
     let level = FilterLevel::new(level).context("no level")?;
     selection.filter(&opened, level).map_err(anyhow::Error::msg)?;
     let options = ExportOptions {

@@ -109,6 +109,16 @@ pub const SMALL_EXTENTS_MAX: usize = 16;
 /// Longest text taken from a guest (panic, host name, label), in characters after escaping.
 pub const TEXT_CHARS_MAX: usize = 512;
 
+/// End of the memory that is exported: what the bitmaps of a kdump file are read up to. Three bitmaps of it are 384 MiB.
+pub const EXPORT_GPA_END_MAX: u64 = 4 << 40;
+
+/// Memory that an ELF core may claim for each byte of its file: it can call zero what is not in the file, and would have pages without
+/// end written. makedumpfile's own leave out some hundred times what they hold, of guests that do nothing.
+pub const EXPORT_MEMORY_PER_FILE: u64 = 1024;
+
+/// And this much of it without a reason.
+pub const EXPORT_MEMORY_MIN: u64 = 1 << 30;
+
 /// Cores that wait for their explanation; one takes a fraction of a second, and a hundred guests that crash at once are few.
 pub const EXPLAIN_QUEUE: usize = 1024;
 

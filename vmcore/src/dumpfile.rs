@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::image::{Absent, CoreImage, FileBytes, ImageError, PhysicalMemory};
 use crate::kdump::{Decompress, KdumpError, KdumpImage};
 use crate::limits::{EXCLUDED_RUNS_MAX, PAGE_LEN, TRAILER_READ_LEN_MAX};
-use crate::memory::MemoryRange;
+use crate::memory::{self, MemoryRange};
 use crate::minidump::{Minidump, MinidumpError};
 use crate::trailer::{self, BODY_HEADER_LEN, FOOTER_LEN, Footer, PageState, Trailer};
 
@@ -90,12 +90,13 @@ impl<F: FileBytes, D: Decompress> DumpFile<F, D> {
     }
 
     /// The memory that the guest had, as far as the file tells, in whole pages, ascending and disjoint. Not every page need be
-    /// in the file. Of a minidump it is what was dumped.
+    /// in the file. Of a minidump it is what was dumped. What a bitmap tells in more than [`crate::limits::BITMAP_RANGES_MAX`]
+    /// pieces ends with one that has all the rest.
     #[must_use]
     pub fn ranges(&self) -> Vec<MemoryRange> {
         match self {
             Self::Elf(image) => image.memory.ranges(),
-            Self::Kdump(image) => image.ram().ranges(),
+            Self::Kdump(image) => memory::bounded(image.ram().runs(), image.ram().frames() * PAGE_LEN),
             Self::Minidump(dump) => dump.ranges(),
         }
     }

@@ -123,6 +123,12 @@ impl<F: FileBytes> CoreMemory<F> {
         Self { file, loads }
     }
 
+    /// Length of the file.
+    #[must_use]
+    pub fn file_len_bytes(&self) -> u64 {
+        self.file.len_bytes()
+    }
+
     /// Reads what one segment has of `bytes` at `gpa`; how many bytes that were.
     fn read_part(&self, gpa: u64, bytes: &mut [u8]) -> Option<usize> {
         let load = self.load_of(gpa)?;

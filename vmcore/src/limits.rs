@@ -84,6 +84,10 @@ pub const KDUMP_BITMAP_BLOCKS_MAX: u32 = 65_536;
 /// that these are 64 GiB of compressed pages.
 pub const FLATTENED_RECORDS_MAX: usize = 1 << 22;
 
+/// Most ranges of memory that a bitmap of pages is told as, 16 bytes each: more pages lie alone only where somebody wants memory to be
+/// wasted, and then the last range has what is left, as if nothing were missing in it.
+pub const BITMAP_RANGES_MAX: usize = 1 << 22;
+
 /// Longest page that is read out of a kdump file, compressed. What does not get smaller is stored as it is, and no codec makes a
 /// page longer than by a few bytes; twice the page is room for writers that store it nevertheless.
 pub const KDUMP_STORED_PAGE_LEN_MAX: usize = 8192;

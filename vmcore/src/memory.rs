@@ -1,5 +1,7 @@
 //! Ranges of guest physical memory.
 
+use crate::limits::BITMAP_RANGES_MAX;
+
 /// One range of guest RAM, in guest physical addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MemoryRange {
@@ -7,6 +9,17 @@ pub struct MemoryRange {
     pub gpa: u64,
     /// Length in bytes; a multiple of the page length, not zero.
     pub len_bytes: u64,
+}
+
+/// The ranges of a bitmap. Of more than [`BITMAP_RANGES_MAX`] the last one reaches to `end`.
+pub(crate) fn bounded(ranges: impl Iterator<Item = MemoryRange>, end: u64) -> Vec<MemoryRange> {
+    let mut kept: Vec<MemoryRange> = ranges.take(BITMAP_RANGES_MAX).collect();
+    if kept.len() == BITMAP_RANGES_MAX
+        && let Some(last) = kept.last_mut()
+    {
+        last.len_bytes = last.len_bytes.max(end.saturating_sub(last.gpa));
+    }
+    kept
 }
 
 impl MemoryRange {
@@ -73,6 +86,16 @@ mod tests {
             gpa,
             len_bytes: end - gpa,
         }
+    }
+
+    #[test]
+    fn of_too_many_ranges_the_last_one_has_the_rest() {
+        let odd = |count: u64| (0..count).map(|at| range(2 * at, 2 * at + 1));
+        assert_eq!(bounded(odd(2), 99), [range(0, 1), range(2, 3)]);
+        let most = BITMAP_RANGES_MAX as u64;
+        let kept = bounded(odd(most + 5), 2 * most + 9);
+        assert_eq!(kept.len(), BITMAP_RANGES_MAX);
+        assert_eq!(kept.last(), Some(&range(2 * most - 2, 2 * most + 9)));
     }
 
     #[test]

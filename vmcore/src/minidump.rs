@@ -15,7 +15,7 @@ use crate::image::{Absent, FileBytes, PhysicalMemory};
 use crate::kdump::PageBitmap;
 use crate::kdump::RankedBitmap;
 use crate::limits::{MINIDUMP_BITMAP_LEN_MAX, MINIDUMP_RANGES_MAX, PAGE_LEN};
-use crate::memory::MemoryRange;
+use crate::memory::{self, MemoryRange};
 
 /// First bytes of the file (`MINIDUMP_MAGIC`).
 pub(crate) const MAGIC: &[u8; 24] = b"minidump FreeBSD/amd64\0\0";
@@ -179,20 +179,25 @@ impl<F: FileBytes> Minidump<F> {
     /// The pages of the dump, as ranges of memory, ascending and disjoint.
     #[must_use]
     pub fn ranges(&self) -> Vec<MemoryRange> {
-        let mut ranges: Vec<MemoryRange> = Vec::new();
-        for ram in &self.ram {
-            let end = ram.first_bit.saturating_add(ram.pages);
-            let mut at = ram.first_bit;
-            while let Some((first, count)) = self.present.bitmap().next_run(at).filter(|(first, _)| *first < end) {
-                let pages = count.min(end - first);
-                ranges.push(MemoryRange {
-                    gpa: ram.gpa + (first - ram.first_bit) * PAGE_LEN,
-                    len_bytes: pages * PAGE_LEN,
-                });
-                at = first + pages;
-            }
-        }
-        ranges
+        let last = self.ram.last();
+        let end = last.map_or(0, |ram| ram.gpa.saturating_add(ram.pages.saturating_mul(PAGE_LEN)));
+        memory::bounded(self.ram.iter().flat_map(|ram| self.runs(ram)), end)
+    }
+
+    /// The runs of pages of a range of RAM.
+    fn runs(&self, ram: &Ram) -> impl Iterator<Item = MemoryRange> {
+        let Ram { gpa, pages, first_bit } = *ram;
+        let end = first_bit.saturating_add(pages);
+        let mut at = first_bit;
+        std::iter::from_fn(move || {
+            let (first, count) = self.present.bitmap().next_run(at).filter(|(first, _)| *first < end)?;
+            let pages = count.min(end - first);
+            at = first + pages;
+            Some(MemoryRange {
+                gpa: gpa + (first - first_bit) * PAGE_LEN,
+                len_bytes: pages * PAGE_LEN,
+            })
+        })
     }
 
     /// The physical address of a kernel address.

@@ -2,7 +2,7 @@
 
 use vmcore::elf::ElfPlan;
 use vmcore::kdump::PageBitmap;
-use vmcore::limits::PAGE_LEN;
+use vmcore::limits::{PAGE_LEN, READ_PROGRAM_HEADERS_MAX};
 
 use super::windows::{self, Content};
 use super::{ExportError, ExportOptions, Exported, Pages, Selection, Sink};
@@ -16,7 +16,9 @@ pub(super) fn elf(
     done: &mut dyn FnMut(u64),
 ) -> Result<Exported, ExportError> {
     let (present, lost) = scan(core, selection, options.threads)?;
-    let plan = ElfPlan::new(&present.ranges(), core.notes(), &core.texts())?;
+    // One more than fit says that they do not.
+    let pieces: Vec<_> = present.runs().take(READ_PROGRAM_HEADERS_MAX).collect();
+    let plan = ElfPlan::new(&pieces, core.notes(), &core.texts())?;
     let mut exported = Exported {
         file_len_bytes: plan.file_len(),
         lost_pages: lost,

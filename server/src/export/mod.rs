@@ -30,6 +30,7 @@ use vmcore::linux::space::START_KERNEL_MAP;
 use vmcore::memory::MemoryRange;
 
 use crate::codecs::Codecs;
+use crate::limits::{EXPORT_GPA_END_MAX, EXPORT_MEMORY_MIN, EXPORT_MEMORY_PER_FILE};
 
 pub use selection::Selection;
 pub use sink::{FileSink, FlatSink, Sink, StreamSink};
@@ -42,6 +43,8 @@ pub trait Pages: PhysicalMemory + Sync {
     fn excludes_any(&self) -> bool;
     /// Whether the page was left out on purpose.
     fn is_excluded(&self, gpa: u64) -> bool;
+    /// How much memory it is believed to have, whatever it claims.
+    fn memory_max_bytes(&self) -> u64;
     /// The notes.
     fn notes(&self) -> &[u8];
     /// Mappings of the kernel's text that the core itself has.
@@ -59,6 +62,17 @@ impl<F: FileBytes + Sync> Pages for DumpFile<F, Codecs> {
 
     fn is_excluded(&self, gpa: u64) -> bool {
         Self::is_excluded(self, gpa)
+    }
+
+    fn memory_max_bytes(&self) -> u64 {
+        match self {
+            Self::Elf(image) => {
+                let claimed = image.memory.file_len_bytes().saturating_mul(EXPORT_MEMORY_PER_FILE);
+                claimed.max(EXPORT_MEMORY_MIN)
+            }
+            // Each page has its bit in the file, or its bytes.
+            Self::Kdump(_) | Self::Minidump(_) => u64::MAX,
+        }
     }
 
     fn notes(&self) -> &[u8] {
@@ -175,6 +189,24 @@ pub enum ExportError {
     /// The memory does not make an ELF core.
     #[error(transparent)]
     Elf(#[from] ElfPlanError),
+    /// It claims memory where none can be exported.
+    #[error(
+        "the core claims memory up to {end:#x}, which is exported up to {EXPORT_GPA_END_MAX:#x}: its header is damaged or a lie"
+    )]
+    TooHigh {
+        /// The end of it.
+        end: u64,
+    },
+    /// It claims far more memory than it is long.
+    #[error(
+        "the core claims {claimed} bytes of memory, and for its length at most {believed} are believed: its header is damaged or a lie"
+    )]
+    TooMuch {
+        /// What it claims.
+        claimed: u64,
+        /// What is believed.
+        believed: u64,
+    },
     /// The form cannot tell what is missing.
     #[error(
         "{excluded} pages were left out and {lost} are lost, and raw memory cannot tell them from zero; elf and the kdump formats can"

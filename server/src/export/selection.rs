@@ -1,9 +1,10 @@
 //! Which pages are exported.
 
 use vmcore::kdump::PageBitmap;
-use vmcore::limits::{GPA_END_MAX, PAGE_LEN};
+use vmcore::limits::PAGE_LEN;
 
-use super::Pages;
+use super::{ExportError, Pages};
+use crate::limits::EXPORT_GPA_END_MAX;
 
 /// The pages of a core: those that were RAM, and those of them that are wanted.
 #[derive(Debug, Clone)]
@@ -14,15 +15,24 @@ pub struct Selection {
 
 impl Selection {
     /// Everything that the core has not left out itself.
-    #[must_use]
-    pub fn of(core: &dyn Pages) -> Self {
-        let ranges: Vec<_> = core
-            .ranges()
-            .into_iter()
-            .filter(|range| range.end().is_some_and(|end| end <= GPA_END_MAX))
-            .collect();
-        let frames = ranges.iter().filter_map(vmcore::MemoryRange::end).max().unwrap_or(0) / PAGE_LEN;
-        let mut ram = PageBitmap::new(frames);
+    ///
+    /// # Errors
+    /// [`ExportError::TooHigh`] or [`ExportError::TooMuch`] if it claims memory that it cannot have.
+    pub fn of(core: &dyn Pages) -> Result<Self, ExportError> {
+        let ranges = core.ranges();
+        let ends = ranges.iter().map(|range| range.end().unwrap_or(u64::MAX));
+        let end = ends.max().unwrap_or(0);
+        if end > EXPORT_GPA_END_MAX {
+            return Err(ExportError::TooHigh { end });
+        }
+        let (claimed, believed) = (
+            ranges.iter().map(|range| range.len_bytes).sum(),
+            core.memory_max_bytes(),
+        );
+        if claimed > believed {
+            return Err(ExportError::TooMuch { claimed, believed });
+        }
+        let mut ram = PageBitmap::new(end / PAGE_LEN);
         for range in &ranges {
             ram.insert(range.gpa / PAGE_LEN, range.len_bytes / PAGE_LEN);
         }
@@ -35,7 +45,7 @@ impl Selection {
                 }
             }
         }
-        Self { ram, wanted }
+        Ok(Self { ram, wanted })
     }
 
     /// Leaves these frames out too.

@@ -132,7 +132,7 @@ fn exported(
 ) -> (DumpFile<VmcoreBytes, Codecs>, Exported, File) {
     let file = tempfile::tempfile().unwrap();
     let mut seen = 0;
-    let selection = Selection::of(core);
+    let selection = Selection::of(core).unwrap();
     let options = options(format, threads);
     let done = &mut |bytes| seen += bytes;
     let result = match format {
@@ -270,7 +270,7 @@ fn raw_memory_is_refused_where_it_would_show_what_is_missing_as_zero() {
     };
     let core = core(true, None);
     assert!(
-        matches!(refused(&core, Selection::of(&core)), Err(ExportError::CannotTell { excluded, lost }) if excluded > 0 && lost > 0)
+        matches!(refused(&core, Selection::of(&core).unwrap()), Err(ExportError::CannotTell { excluded, lost }) if excluded > 0 && lost > 0)
     );
 }
 
@@ -282,7 +282,7 @@ fn streams_of_elf_have_the_bytes_of_files() {
     let options = options(ExportFormat::Elf, 2);
     export(
         &core,
-        Selection::of(&core),
+        Selection::of(&core).unwrap(),
         &options,
         &mut StreamSink::new(&mut stream),
         &mut |_| {},
@@ -320,11 +320,51 @@ fn a_full_disk_is_an_error() {
         let mut sink = Full(full.try_clone().unwrap());
         let why = export(
             &core,
-            Selection::of(&core),
+            Selection::of(&core).unwrap(),
             &options(format, threads),
             &mut sink,
             &mut |_| {},
         );
         assert!(matches!(why, Err(ExportError::Write { .. })), "{why:?}");
     }
+}
+
+/// An ELF core with this memory, all of which its file calls zero.
+fn claiming(gpa: u64, memory_len: u64) -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend([4, 0, 62, 0, 1, 0, 0, 0]);
+    file.extend([0; 8]);
+    file.extend(64_u64.to_le_bytes());
+    file.extend([0; 12]);
+    for value in [64_u16, 56, 1, 0, 0, 0] {
+        file.extend(value.to_le_bytes());
+    }
+    for value in [1, 0, 0, gpa, 0, memory_len, PAGE_LEN] {
+        file.extend(u64::to_le_bytes(value));
+    }
+    file
+}
+
+#[test]
+fn memory_that_no_core_can_have_is_refused() {
+    let of = |gpa, memory_len| {
+        let file = claiming(gpa, memory_len);
+        Selection::of(&DumpFile::open(file.as_slice(), Codecs).unwrap()).map(|selection| selection.ram().count())
+    };
+    assert_eq!(of(1 << 41, 1 << 20).unwrap(), 256);
+    assert_eq!(of(0, 1 << 30).unwrap(), 1 << 18);
+    for (gpa, memory_len) in [
+        (1 << 51, 1 << 20),
+        (0, 1 << 45),
+        (1 << 42, PAGE_LEN),
+        (u64::MAX - 3 * PAGE_LEN, PAGE_LEN),
+    ] {
+        let refused = of(gpa, memory_len);
+        assert!(
+            matches!(refused, Err(ExportError::TooHigh { .. })),
+            "{gpa:#x} {memory_len:#x}: {refused:?}"
+        );
+    }
+    assert!(matches!(of(0, (1 << 30) + PAGE_LEN), Err(ExportError::TooMuch { .. })));
 }

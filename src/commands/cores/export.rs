@@ -11,7 +11,7 @@ use serde_json::json;
 use server::VmcoreBytes;
 use server::codecs::Codecs;
 use server::export::{
-    ExportFormat, ExportOptions, Exported, FileSink, FlatSink, Pages, Selection, Sink, StreamSink, export,
+    ExportError, ExportFormat, ExportOptions, Exported, FileSink, FlatSink, Pages, Selection, Sink, StreamSink, export,
 };
 use vmcore::dumpfile::DumpFile;
 use vmcore::linux::filter::FilterLevel;
@@ -95,7 +95,7 @@ pub(super) fn run(source: &Source, args: &ExportArgs, as_json: bool) -> Outcome 
     let core = DumpFile::open(bytes.file, Codecs)
         .with_context(|| format!("core {} cannot be exported", info.summary.id))
         .or_exit(Exit::Failed)?;
-    let (selection, level) = select(&core, args.filter);
+    let (selection, level) = select(&core, args.filter).or_exit(Exit::Failed)?;
     if to_stdout {
         let exported = write(&core, (selection, level), args, &info, &mut *stream(args.format))?;
         output::note(&told(&info, args, &exported));
@@ -132,9 +132,9 @@ pub(super) fn run(source: &Source, args: &ExportArgs, as_json: bool) -> Outcome 
 }
 
 /// The pages that are wanted, and the level that was really used.
-fn select(core: &dyn Pages, level: FilterLevel) -> (Selection, FilterLevel) {
-    let mut selection = Selection::of(core);
-    match selection.filter(core, level) {
+fn select(core: &dyn Pages, level: FilterLevel) -> Result<(Selection, FilterLevel), ExportError> {
+    let mut selection = Selection::of(core)?;
+    Ok(match selection.filter(core, level) {
         Ok(filtered) => {
             if filtered.unknown > 0 {
                 let pages = filtered.unknown;
@@ -148,7 +148,7 @@ fn select(core: &dyn Pages, level: FilterLevel) -> (Selection, FilterLevel) {
             output::say(&format!("warning: not filtered: {why}"));
             (selection, FilterLevel::default())
         }
-    }
+    })
 }
 
 /// Writes the core to a sink, with a progress bar.

@@ -24,7 +24,7 @@ pub enum ElfPlanError {
     #[error("no memory is given, an ELF core needs at least one page")]
     NoMemory,
     /// More segments than readers take.
-    #[error("the memory is in {count} pieces, at most {} fit an ELF core that is read; a kdump format has no such bound", READ_PROGRAM_HEADERS_MAX - 1)]
+    #[error("the memory is in {count} pieces or more, at most {} fit an ELF core that is read; a kdump format has no such bound", READ_PROGRAM_HEADERS_MAX - 1)]
     TooManyPieces {
         /// How many.
         count: usize,

@@ -119,16 +119,20 @@ impl PageBitmap {
     /// The set as ranges of memory.
     #[must_use]
     pub fn ranges(&self) -> Vec<MemoryRange> {
-        let mut ranges = Vec::new();
+        self.runs().collect()
+    }
+
+    /// The same, one by one: there can be one for every second frame.
+    pub fn runs(&self) -> impl Iterator<Item = MemoryRange> {
         let mut at = 0;
-        while let Some((first, count)) = self.next_run(at) {
-            ranges.push(MemoryRange {
+        std::iter::from_fn(move || {
+            let (first, count) = self.next_run(at)?;
+            at = first + count;
+            Some(MemoryRange {
                 gpa: first * PAGE_LEN,
                 len_bytes: count * PAGE_LEN,
-            });
-            at = first + count;
-        }
-        ranges
+            })
+        })
     }
 }
 
