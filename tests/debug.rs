@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use common::{Serve, coreferry, path_text, run_ok, temp_dir};
 use serde_json::Value;
 use vmcore::elf::{HeaderInput, Layout};
-use vmcore::{CoreferryNote, CpuState, MemoryRange};
+use vmcore::{CoreferryNote, CpuState, KeptKernelNote, MemoryRange};
 
 const BUILD_ID: &str = "00112233445566778899aabbccddeeff00112233";
 const OTHER_ID: &str = "ffeeddccbbaa99887766554433221100ffeeddcc";
@@ -175,6 +175,88 @@ fn the_debugger_gets_the_symbols_of_exactly_that_kernel() {
         printed(&debug(bin.path(), &args, "")),
         format!("crash {} {vmcore}", by_id.display())
     );
+    assert_eq!(serve.daemon.terminate().code(), Some(0));
+}
+
+/// A core with this file as its kernel behind the memory.
+fn core_with(kernel: &Path) -> Vec<u8> {
+    let memory = MemoryRange {
+        gpa: 0,
+        len_bytes: 65_536,
+    };
+    let bytes = fs::read(kernel).expect("a kernel");
+    let layout = Layout::new(&[memory], 1).expect("a layout");
+    let layout = layout.with_kernel(bytes.len() as u64).expect("room");
+    let vmcoreinfo = format!("OSRELEASE=6.1.0-kept\nBUILD-ID={BUILD_ID}\nKERNELOFFSET=0\n");
+    let note = CoreferryNote {
+        kept_kernel: Some(KeptKernelNote {
+            name: "vmlinux-6.1.0-kept".to_owned(),
+            file_offset: layout.memory_end(),
+            len_bytes: bytes.len() as u64,
+            digest: format!("blake3:{}", blake3::hash(&bytes).to_hex()),
+        }),
+        ..CoreferryNote::default()
+    };
+    let input = HeaderInput {
+        cpus: &[CpuState::default()],
+        vmcoreinfo: Some(vmcoreinfo.as_bytes()),
+        coreferry: &note,
+        text: None,
+    };
+    let mut file = layout.header(&input).expect("a header");
+    file.resize(usize::try_from(vmcore::HEADER_ROOM_LEN).expect("1 MiB"), 0);
+    file.extend(std::iter::repeat_n(0x5a, 65_536));
+    file.extend(bytes);
+    file
+}
+
+#[test]
+fn a_kernel_that_came_with_the_core_has_its_symbols() {
+    let (files, dir, bin) = (temp_dir(), temp_dir(), temp_dir());
+    let serve = Serve::start(dir.path());
+    program(bin.path(), "crash", "echo crash");
+    let cache = files.path().join("cache");
+    let print = |vmcore: &Path| {
+        let mut command = coreferry();
+        command.args([
+            "cores", "debug", "latest", "--with", "crash", "--print", "--api", &serve.api,
+        ]);
+        command.arg("--vmcore").arg(vmcore).env("XDG_CACHE_HOME", &cache);
+        command.env("PATH", format!("{}:/bin:/usr/bin", bin.path().display()));
+        command.env("DEBUGINFOD_URLS", "").output().expect("it runs")
+    };
+    let send = |bytes: &[u8], count: usize| {
+        let sent = files.path().join("core");
+        fs::write(&sent, bytes).expect("the core is written");
+        run_ok(&["send", path_text(&sent), "--to", &serve.netdump.to_string()]);
+        let cores = serve.settled_cores(count);
+        serve.vmcore_path(cores[0]["id"].as_str().expect("an id"))
+    };
+
+    for (count, (name, id, options, why)) in [
+        ("other", OTHER_ID, &["-g"][..], "of another kernel"),
+        ("bare", BUILD_ID, &[][..], "this kernel without debug information"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let vmcore = send(&core_with(&elf(files.path(), name, id, options)), count + 1);
+        let missing = print(&vmcore);
+        let sentence = format!("vmlinux-6.1.0-kept in the core is {why}");
+        assert!(said(&missing).contains(&sentence), "{}", said(&missing));
+    }
+    assert!(!cache.exists(), "nothing is written out that is of no use");
+
+    let right = elf(files.path(), "right", BUILD_ID, &["-g"]);
+    let vmcore = send(&core_with(&right), 3);
+    for _ in 0..2 {
+        let command = printed(&print(&vmcore));
+        let mut words = command.split(' ').skip(1);
+        let symbols = Path::new(words.next().expect("symbols"));
+        assert!(symbols.starts_with(&cache), "{command}");
+        assert!(fs::read(symbols).expect("written out") == fs::read(&right).expect("the kernel"));
+        assert_eq!(words.next(), Some(path_text(&vmcore)));
+    }
     assert_eq!(serve.daemon.terminate().code(), Some(0));
 }
 

@@ -85,8 +85,8 @@ enum Verb {
     Groups,
     /// Start crash, drgn or gdb on a core, with the symbols of its kernel.
     #[command(
-        after_help = "Symbols are found by the kernel's build id: below --symbols, in /usr/lib/debug, and by debuginfod-find(1) if\n\
-        DEBUGINFOD_URLS is set.\n\nExample: coreferry cores debug latest --with crash --symbols /srv/symbols"
+        after_help = "Symbols are found by the kernel's build id: below --symbols, in the core itself (`run --keep-kernel`), in\n\
+        /usr/lib/debug, and by debuginfod-find(1) if DEBUGINFOD_URLS is set.\n\nExample: coreferry cores debug latest --with crash --symbols /srv/symbols"
     )]
     Debug(debug::Args),
     /// Copy a core's vmcore to a file, holes kept.

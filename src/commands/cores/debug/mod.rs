@@ -1,11 +1,12 @@
 //! `cores debug`: a debugger on a core, with the symbols of exactly that kernel.
 //!
 //! ```text
-//! core ─► its kernel (release, build id, KASLR) ─► symbols (folders, debuginfod) ─► command of crash, drgn or gdb ─► exec
+//! core ─► its kernel (release, build id, KASLR) ─► symbols (folders, the core itself, debuginfod) ─► command of crash, drgn or gdb ─► exec
 //! ```
 
 mod advice;
 mod age;
+mod kept;
 mod symbols;
 mod tool;
 
@@ -17,6 +18,7 @@ use serde_json::json;
 
 use self::symbols::{Symbols, Wanted};
 use self::tool::Tool;
+use super::bytes;
 use super::source::{Source, refused};
 use crate::cli_failure::{Exit, Failure, Outcome};
 use crate::output;
@@ -58,7 +60,12 @@ pub(super) fn run(source: &Source, args: &Args, as_json: bool) -> Outcome {
     let tool = Tool::choose(args.with)?;
     let wanted = Wanted::new(kernel.release.as_deref(), kernel.build_id.as_deref());
     let booted = info.note.as_ref().and_then(|note| note.kernel_file.as_deref());
-    let found = symbols::find(&wanted, &args.symbols, booted.map(Path::new));
+    let kept = || {
+        let kernel = info.note.as_ref()?.kept_kernel.as_ref()?;
+        let core = bytes::open(source, &info).ok()?;
+        Some(kept::symbols(&wanted, &info, kernel, &*core))
+    };
+    let found = symbols::find(&wanted, &args.symbols, kept, booted.map(Path::new));
     let Some(Symbols { file, is_proven }) = found.symbols else {
         return Err(Failure::new(
             Exit::Failed,

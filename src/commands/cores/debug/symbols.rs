@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use object::{Object as _, ObjectSection as _};
 
+use super::kept::Kept;
 use super::tool::program;
 
 /// Where debug information is laid out by build id (gdb, "Separate Debug Files").
@@ -39,7 +40,7 @@ pub(super) struct Found {
 }
 
 /// What a file is to the search.
-enum Fit {
+pub(super) enum Fit {
     /// It has the debug information of the kernel.
     Yes,
     /// It is the kernel, but without debug information.
@@ -69,11 +70,21 @@ impl Wanted {
         Some(PathBuf::from(format!("{first:02x}/{}.debug", hex(rest))))
     }
 
+    /// Whether the core tells which kernel exactly it is.
+    pub(super) fn is_exact(&self) -> bool {
+        self.build_id.is_some()
+    }
+
     /// Whether a file is what is looked for.
     fn fit(&self, file: &Path) -> Fit {
-        let Some(facts) = ElfFacts::read(file) else {
-            return Fit::No;
-        };
+        let facts = File::open(file)
+            .ok()
+            .and_then(|file| ElfFacts::of(&object::ReadCache::new(file)));
+        facts.map_or(Fit::No, |facts| self.fit_facts(&facts))
+    }
+
+    /// The same by what it tells.
+    pub(super) fn fit_facts(&self, facts: &ElfFacts) -> Fit {
         match &self.build_id {
             Some(wanted) if facts.build_id.as_ref() != Some(wanted) => Fit::No,
             _ if facts.has_debug_info => Fit::Yes,
@@ -136,12 +147,25 @@ fn may_be_kernel(wanted: &Wanted, file: &Path) -> bool {
     wanted.build_id.is_some() || name.starts_with("vmlinux")
 }
 
-/// Looks everywhere, the places that the user named first, then at the file that the guest was started from: an uncompressed
-/// kernel has its symbols in it. The core says which file that was, so that only its build id makes it the right one.
-pub(super) fn find(wanted: &Wanted, given: &[PathBuf], booted: Option<&Path>) -> Found {
+/// Looks everywhere, the places that the user named first, then at the file that came with the core, then at the one that the guest
+/// was started from: an uncompressed kernel has its symbols in it. The core says which file that was, so that only its build id
+/// makes it the right one.
+pub(super) fn find(
+    wanted: &Wanted,
+    given: &[PathBuf],
+    kept: impl FnOnce() -> Option<Kept>,
+    booted: Option<&Path>,
+) -> Found {
     let mut found = Found::default();
     for path in given {
         found.look_at(wanted, path);
+    }
+    if found.symbols.is_none() && wanted.is_exact() {
+        match kept() {
+            Some(Kept::Symbols(file)) => found.symbols = Some(Symbols { file, is_proven: true }),
+            Some(Kept::No(sentence)) => found.looked_at.push(sentence),
+            None => {}
+        }
     }
     if let Some(file) = booted.filter(|file| file.is_absolute() && wanted.build_id.is_some()) {
         found.consider(wanted, file);
@@ -219,16 +243,15 @@ fn list(folder: &Path, depth: u32, files: &mut Vec<PathBuf>) {
 }
 
 /// What the search wants to know of an ELF file.
-struct ElfFacts {
+pub(super) struct ElfFacts {
     build_id: Option<Vec<u8>>,
     has_debug_info: bool,
 }
 
 impl ElfFacts {
     /// Reads headers and notes of a file, nothing more of it.
-    fn read(path: &Path) -> Option<Self> {
-        let file = object::ReadCache::new(File::open(path).ok()?);
-        let elf = object::File::parse(&file).ok()?;
+    pub(super) fn of<'d>(file: impl object::ReadRef<'d>) -> Option<Self> {
+        let elf = object::File::parse(file).ok()?;
         let build_id = elf.build_id().ok().flatten().map(<[u8]>::to_vec);
         let mut sections = elf.sections();
         Some(Self {
