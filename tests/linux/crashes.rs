@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::case::Case;
 use crate::kernels::Kernel;
+use crate::ours::OurCore;
 use crate::seen::Seen;
 
 /// The drivers of a guest that is looked after.
@@ -92,6 +93,10 @@ fn nmi(kernel: Kernel) -> Case {
                 core.windows(words.len()).any(|window| window == words),
                 "the kernel's log in the core does not name the NMI"
             );
+            // What its file says is what the kernel says itself (kernel/crash_core.c).
+            let core = OurCore::open(&seen.file("core/vmcore"))?;
+            let booted = core.note.booted_build_id.as_deref();
+            ensure!(booted == core.vmcoreinfo("BUILD-ID").ok(), "{:?}", core.note);
             Ok(format!("by an NMI, {}", stored(seen)?))
         })
 }

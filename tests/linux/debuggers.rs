@@ -11,7 +11,8 @@ mod drgn;
 #[path = "debuggers/gdb.rs"]
 mod gdb;
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::thread;
 
@@ -74,7 +75,8 @@ pub(crate) fn cases(everything: bool) -> Vec<Case> {
             .brings_core()
     };
     let mut cases = vec![
-        case("told", TOLD).expect(panicked),
+        // What debuggers do not look at must not disturb them.
+        case("told", TOLD).options("--keep-kernel").expect(panicked),
         case("searched", SEARCHED).expect(panicked),
     ];
     if everything {
@@ -123,6 +125,7 @@ fn check_one(testbed: &Testbed, dir: &Path, seen: &Seen) -> Result<()> {
     let core = OurCore::open(&seen.file("core/vmcore"))?;
     let name = &seen.name;
     eprintln!("{name}: {}", vmcoreinfo(seen, &core)?);
+    kept_kernel(testbed, seen, &core)?;
     // Each one is asked, also when one before it has failed: the report names them all.
     let answers = [
         ("readelf", readers::readelf(testbed, &dir, &core)),
@@ -142,11 +145,30 @@ fn check_one(testbed: &Testbed, dir: &Path, seen: &Seen) -> Result<()> {
     Ok(())
 }
 
+/// The core of the guest whose kernel is kept has the file in it, byte by byte; the other ones have none.
+fn kept_kernel(testbed: &Testbed, seen: &Seen, core: &OurCore) -> Result<()> {
+    let is_kept = seen.name == "told";
+    ensure!(is_kept == core.note.kept_kernel.is_some(), "{:?}", core.note);
+    let Some(kept) = &core.note.kept_kernel else {
+        return Ok(());
+    };
+    let booted = fs::read(Kernel::Cloud61.file(testbed, "vmlinuz"))?;
+    let mut found = vec![0; usize::try_from(kept.len_bytes)?];
+    File::open(&core.path)?.read_exact_at(&mut found, kept.file_offset)?;
+    ensure!(found == booted, "the kernel in the core is not the one that was booted");
+    Ok(())
+}
+
 /// The core has the kernel's own VMCOREINFO, and its note says how it was found.
 fn vmcoreinfo(seen: &Seen, core: &OurCore) -> Result<String> {
     let note = &core.note;
     ensure!((note.trigger.as_str(), note.vcpus.len()) == ("pvpanic", 2), "{note:?}");
     ensure!(note.release.as_deref() == core.vmcoreinfo("OSRELEASE").ok(), "{note:?}");
+    let build_id = core.vmcoreinfo("BUILD-ID").ok();
+    ensure!(
+        note.booted_build_id.as_deref() == build_id && note.build_id.as_deref() == build_id,
+        "{note:?}"
+    );
     ensure!(note.console_tail.contains("sysrq triggered crash"), "{note:?}");
     let Some(origin) = &note.vmcoreinfo else {
         bail!("the note does not say where the VMCOREINFO is from: {note:?}")
