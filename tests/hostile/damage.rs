@@ -59,12 +59,16 @@ pub(crate) struct Damaged {
     pub(crate) lost: Vec<Range<u64>>,
 }
 
+impl Damaged {
+    /// Nothing is missing.
+    pub(crate) const fn whole(len: u64) -> Self {
+        Self { len, lost: Vec::new() }
+    }
+}
+
 /// Damages a file that [`Form::write`] wrote.
 pub(crate) fn damage(form: &Form, file: &File, random: &mut Random) -> io::Result<Damaged> {
-    let mut done = Damaged {
-        len: form.len,
-        lost: Vec::new(),
-    };
+    let mut done = Damaged::whole(form.len);
     // Most aim at one place, so that what lies behind the first check is reached too.
     let aimed = random.pick(&form.places).1.clone();
     for _ in 0..1 + random.below(8) {

@@ -12,8 +12,8 @@ use vmcore::reader::CoreHead;
 use vmcore::trailer::{Pages, TrailerBuilder};
 use vmcore::{CoreferryNote, PAGE_LEN, VcpuStop};
 
-use crate::freebsd;
 use crate::kernel::{Kernel, MEMORY};
+use crate::{elf, freebsd};
 
 const PAGE: usize = 4096;
 /// A flattened file's head, and where its records begin (makedumpfile, `MAX_SIZE_MDF_HEADER`).
@@ -200,28 +200,13 @@ impl Form {
     /// FreeBSD's full dump: an ELF core without notes, with a message buffer in its memory.
     pub(crate) fn freebsd(name: &'static str) -> Self {
         let (memory, structure, text) = freebsd::memory();
-        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-        file.resize(16, 0);
-        file.extend([4, 0, 62, 0, 1, 0, 0, 0]);
-        file.extend([0; 8]);
-        file.extend(64_u64.to_le_bytes());
-        file.extend([0; 12]);
-        for value in [64_u16, 56, 1, 0, 0, 0] {
-            file.extend(value.to_le_bytes());
-        }
-        for word in [1_u32, 7] {
-            file.extend(word.to_le_bytes());
-        }
         let len = memory.len() as u64;
-        for word in [PAGE_LEN, 0, 0, len, len, PAGE_LEN] {
-            file.extend(word.to_le_bytes());
-        }
-        file.resize(PAGE, 0);
+        let mut file = elf::head(&[(0, len, len)], &[]);
         file.extend(memory);
         let mut form = Self::new(name, "elf", &file);
         let place = |at: usize, len: usize| (PAGE + at) as u64..(PAGE + at + len) as u64;
         form.places = vec![
-            ("ELF header and program header", 0..120),
+            ("ELF header and program headers", 0..176),
             ("message buffer", place(structure, 32)),
             ("messages", place(text.start, text.len())),
         ];

@@ -252,7 +252,7 @@ fn vmcoreinfo() -> String {
     text + DESCRIBED
 }
 
-const DESCRIBED: &str = "\
+pub(crate) const DESCRIBED: &str = "\
 OFFSET(uts_namespace.name)=0
 OFFSET(printk_ringbuffer.desc_ring)=0
 OFFSET(printk_ringbuffer.text_data_ring)=48

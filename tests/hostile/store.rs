@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::json;
 
@@ -11,6 +12,9 @@ use crate::form::Form;
 
 /// The core's id.
 pub(crate) const ID: &str = "019c12f0-0000-7000-8000-000000000001";
+
+/// Limits of the programs that have none of their own: address space in KiB, processor time in seconds, blocks of 512 bytes written.
+const LIMITS: &str = "ulimit -v 1048576; ulimit -t 30; ulimit -f 33554432; exec \"$@\"";
 
 /// The directory.
 pub(crate) struct Store {
@@ -38,14 +42,18 @@ impl Store {
         &self.core
     }
 
+    /// A command of `cores`.
+    pub(crate) fn ask(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", LIMITS, "sh", env!("CARGO_BIN_EXE_coreferry"), "cores", "--dir"]);
+        command.arg(&self.root).args(words);
+        command
+    }
+
     /// Puts a sound core there.
     pub(crate) fn put(&self, form: &Form) -> io::Result<File> {
         let file = form.write(&self.core.join("vmcore"))?;
-        let whole = Damaged {
-            len: form.len,
-            lost: Vec::new(),
-        };
-        self.say(form.format, &whole)?;
+        self.say(form.format, &Damaged::whole(form.len))?;
         Ok(file)
     }
 

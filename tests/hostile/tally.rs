@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::measured::{self, Taken};
-use crate::{CPU_MAX, PEAK_KIB_MAX, freebsd, kernel};
+use crate::{freebsd, kernel};
 
 /// What an explanation says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +58,8 @@ impl<T: PartialOrd> Most<T> {
 
 /// All runs so far.
 pub(crate) struct Tally {
+    peak_kib_max: u64,
+    cpu_max: Duration,
     runs: u64,
     cpu: Most<Duration>,
     peak_kib: Most<u64>,
@@ -67,8 +69,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    /// Of programs that may each have so much memory at any time, and so much processor time.
+    pub(crate) fn new(peak_kib_max: u64, cpu_max: Duration) -> Self {
         Self {
+            peak_kib_max,
+            cpu_max,
             runs: 0,
             cpu: Most::default(),
             peak_kib: Most::default(),
@@ -90,7 +95,7 @@ impl Tally {
         };
         ensure!(measured::has_survived(output.status, &said), "{}", what());
         ensure!(
-            taken.cpu <= CPU_MAX && taken.peak_kib_so_far <= PEAK_KIB_MAX,
+            taken.cpu <= self.cpu_max && taken.peak_kib_so_far <= self.peak_kib_max,
             "{}",
             what()
         );
