@@ -22,7 +22,7 @@ mod store;
 #[path = "hostile/tally.rs"]
 mod tally;
 
-use std::fs::{self, File};
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
@@ -90,7 +90,8 @@ fn damaged(store: &Store, dir: &Path, seeds: Range<u64>) -> Result<()> {
         let outcome = explain(store, &printed, &mut tally, &who)?;
         tally.explained(form.name, outcome);
         let mut command = ask(store, &exported, &mut random);
-        tally.run(&mut command, &File::create(&printed)?, &who)?;
+        tally.run(&mut command, &store::fresh(&printed)?, &who)?;
+        let _ = fs::remove_file(&exported);
     }
     tally.print()?;
     ensure!(count == 1 || tally.has_all_outcomes(), "not every outcome was seen");
@@ -102,15 +103,15 @@ fn claiming(store: &Store, dir: &Path, is_all: bool) -> Result<()> {
     let (printed, exported) = (dir.join("printed"), dir.join("exported"));
     for make in claims::all(is_all) {
         let claim = make();
-        claim.write(&File::create(store.core().join("vmcore"))?)?;
+        claim.write(&store::fresh(&store.core().join("vmcore"))?)?;
         store.say(claim.format, &Damaged::whole(claim.len))?;
         let mut tally = Tally::new(CLAIMS_PEAK_KIB_MAX, CLAIMS_CPU_MAX);
         let outcome = explain(store, &printed, &mut tally, claim.name)?;
         tally.explained(claim.name, outcome);
-        tally.run(&mut store.ask(&["log", ID]), &File::create(&printed)?, claim.name)?;
+        tally.run(&mut store.ask(&["log", ID]), &store::fresh(&printed)?, claim.name)?;
         for format in ["elf", "kdump-flat-zstd"] {
             let mut command = store.ask(&["export", ID, "--filter", "31", "--format", format, "-o"]);
-            tally.run(command.arg(&exported), &File::create(&printed)?, claim.name)?;
+            tally.run(command.arg(&exported), &store::fresh(&printed)?, claim.name)?;
             let _ = fs::remove_file(&exported);
         }
         tally.print()?;
@@ -150,7 +151,7 @@ fn forms(store: &Store, dir: &Path) -> Result<Vec<Form>> {
 
 /// Has the core explained as a receiver does.
 fn explain(store: &Store, printed: &Path, tally: &mut Tally, who: &str) -> Result<Outcome> {
-    let file = File::create(printed)?;
+    let file = store::fresh(printed)?;
     let status = tally.run(coreferry().arg("explain-core").arg(store.core()), &file, who)?;
     if !status.success() {
         return Ok(Outcome::Error);

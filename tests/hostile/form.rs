@@ -13,7 +13,7 @@ use vmcore::trailer::{Pages, TrailerBuilder};
 use vmcore::{CoreferryNote, PAGE_LEN, VcpuStop};
 
 use crate::kernel::{Kernel, MEMORY};
-use crate::{elf, freebsd};
+use crate::{elf, freebsd, store};
 
 const PAGE: usize = 4096;
 /// A flattened file's head, and where its records begin (makedumpfile, `MAX_SIZE_MDF_HEADER`).
@@ -47,12 +47,7 @@ impl Form {
 
     /// Writes the core; what is not written stays a hole.
     pub(crate) fn write(&self, path: &Path) -> io::Result<File> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
+        let file = store::fresh(path)?;
         file.set_len(self.len)?;
         for (at, page) in &self.pages {
             file.write_all_at(page, *at)?;

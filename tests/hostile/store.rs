@@ -1,7 +1,7 @@
 //! A receiver's directory with one core in it, which is another one for each seed.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -73,6 +73,14 @@ impl Store {
             "digests": { "algorithm": "blake3", "chunk_len_bytes": 1 << 20, "chunks": [], "root": "" },
             "kernel_header": null, "note": null, "duplicate_packets": 0, "files": [],
         });
-        fs::write(self.core.join("manifest.json"), manifest.to_string())
+        fresh(&self.core.join("manifest.json"))?.write_all(manifest.to_string().as_bytes())
+    }
+}
+
+/// A new file, whatever was there: one that is cut and written again is waited for by some file systems (ext4(5), auto_da_alloc).
+pub(crate) fn fresh(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+        _ => File::options().read(true).write(true).create_new(true).open(path),
     }
 }
