@@ -9,9 +9,10 @@ mod testbed;
 mod tiny_sender;
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{path_text, run_ok};
 use machine::Host;
@@ -61,26 +62,45 @@ fn the_other_kernels_have_the_build_ids_of_their_symbols() {
     }
 }
 
+/// The vmlinux of a bzImage, unpacked by `unpack` from where its payload begins with `magic`, into a file.
+fn unpacked(kernel: &Path, magic: &[u8], unpack: impl FnOnce(&[u8], File)) -> tempfile::NamedTempFile {
+    let image = fs::read(kernel).expect("a kernel");
+    let at = image.windows(magic.len()).position(|window| window == magic);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    unpack(&image[at.expect("a payload")..], file.reopen().expect("the same file"));
+    file
+}
+
 #[test]
 fn debians_6_1_packed_by_xz_has_the_build_id_that_xz_itself_unpacks() {
     let (Some(kernel), Some(xz)) = (testbed("guests/6.1-generic/vmlinuz"), testbed("bin/xz")) else {
         return;
     };
-    let image = fs::read(&kernel).expect("a kernel");
     // The .xz file format, 2.1.1.
-    let at = image.windows(6).position(|window| window == b"\xfd7zXZ\0");
-    let dir = tempfile::tempdir().expect("a folder");
-    let (packed, unpacked) = (dir.path().join("packed"), dir.path().join("vmlinux"));
-    fs::write(&packed, &image[at.expect("a payload")..]).expect("room");
-    // It complains about what the kernel has behind its payload.
-    Command::new(xz)
-        .args(["--decompress", "--stdout"])
-        .stdin(File::open(&packed).expect("what was written"))
-        .stdout(File::create(&unpacked).expect("room"))
-        .stderr(std::process::Stdio::null())
-        .status()
-        .expect("xz runs");
-    assert_eq!(ours(&kernel), id_of(&unpacked));
+    let vmlinux = unpacked(&kernel, b"\xfd7zXZ\0", |payload, out| {
+        let mut packed = tempfile::tempfile().expect("a file");
+        packed.write_all(payload).and_then(|()| packed.rewind()).expect("room");
+        // It complains about what the kernel has behind its payload.
+        let mut xz = Command::new(xz);
+        xz.args(["--decompress", "--stdout"]).stdin(packed).stdout(out);
+        xz.stderr(Stdio::null()).status().expect("xz runs");
+    });
+    assert_eq!(ours(&kernel), id_of(vmlinux.path()));
+}
+
+#[test]
+fn debians_6_12_packed_by_zstd_has_the_build_id_of_all_that_is_unpacked() {
+    for kernel in ["guests/6.12-cloud/vmlinuz", "guests/6.12-generic/vmlinuz"] {
+        let Some(kernel) = testbed(kernel) else { return };
+        // RFC 8878, 3.1.1.
+        let vmlinux = unpacked(&kernel, &[0x28, 0xb5, 0x2f, 0xfd], |payload, mut out| {
+            let mut payload = zstd::stream::read::Decoder::new(payload)
+                .expect("memory")
+                .single_frame();
+            std::io::copy(&mut payload, &mut out).expect("a whole frame");
+        });
+        assert_eq!(ours(&kernel), id_of(vmlinux.path()));
+    }
 }
 
 /// What `cores info` says of a core of a directory.
