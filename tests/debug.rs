@@ -189,6 +189,7 @@ fn core_with(kernel: &Path) -> Vec<u8> {
     let layout = layout.with_kernel(bytes.len() as u64).expect("room");
     let vmcoreinfo = format!("OSRELEASE=6.1.0-kept\nBUILD-ID={BUILD_ID}\nKERNELOFFSET=0\n");
     let note = CoreferryNote {
+        booted_build_id: Some(OTHER_ID.to_owned()),
         kept_kernel: Some(KeptKernelNote {
             name: "vmlinux-6.1.0-kept".to_owned(),
             file_offset: layout.memory_end(),
@@ -246,6 +247,15 @@ fn a_kernel_that_came_with_the_core_has_its_symbols() {
         assert!(said(&missing).contains(&sentence), "{}", said(&missing));
     }
     assert!(!cache.exists(), "nothing is written out that is of no use");
+
+    // As after kexec: the guest's own word counts, and both are named.
+    let info = run_ok(&["cores", "info", "latest", "--dir", path_text(dir.path())]);
+    for line in [
+        format!("build id     {BUILD_ID}"),
+        format!("booted with  another kernel, build id {OTHER_ID}"),
+    ] {
+        assert!(info.lines().any(|there| there == line), "{line}\n{info}");
+    }
 
     let right = elf(files.path(), "right", BUILD_ID, &["-g"]);
     let vmcore = send(&core_with(&right), 3);

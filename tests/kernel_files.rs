@@ -272,6 +272,26 @@ fn a_partial_core_gives_its_kernel_if_that_is_whole_and_says_so_if_not() {
     }
 }
 
+#[test]
+fn a_spooled_core_brings_its_kernel_when_it_is_sent_later() {
+    let Some(host) = Host::new() else { return };
+    let spool = host.path("spool");
+    let mut machine = host.run("guest", "mode=panic", &["--keep-kernel", "--spool", path_text(&spool)]);
+    assert_eq!(machine.ends(), 10, "{}", machine.said());
+    let spooled = fs::read_dir(&spool)
+        .expect("a spool")
+        .next()
+        .expect("a core")
+        .expect("a core")
+        .path();
+    let serve = host.serve();
+    run_ok(&["send", path_text(&spooled), "--to", &serve.netdump.to_string()]);
+    assert_eq!(serve.settled_cores(1)[0]["state"], "complete");
+    let out = host.path("out");
+    take_kernel("latest", &out, &["--dir", path_text(&serve.dir)], 0);
+    assert!(fs::read(&out).expect("the kernel") == fs::read(host.kernel()).expect("the kernel"));
+}
+
 /// Sends a core as a stock sender of sparse files does, but for a page.
 fn send_without(core: &[u8], lost: usize, serve: &common::Serve) {
     let mut sender = TinySender::connect(serve.netdump);

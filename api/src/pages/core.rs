@@ -131,6 +131,14 @@ impl Facts {
                 dt { "From" } dd { (core.client_addr) " at " (info.server_addr) }
                 @if let Some(kernel) = &core.kernel { dt { "Kernel" } dd { (kernel) } }
                 @if let Some(build_id) = &info.build_id { dt { "Build id" } dd { code { (build_id) } } }
+                @if let Some(booted) = note.and_then(|note| note.booted_build_id.as_ref()) {
+                    @if info.build_id.as_ref().is_some_and(|id| id != booted) {
+                        dt { "Booted with" } dd { "another kernel, build id " code { (booted) } }
+                    }
+                }
+                @if let Some(kernel) = note.and_then(|note| note.kept_kernel.as_ref()) {
+                    dt { "Kernel kept" } dd { (kernel.name) ", " (bytes(kernel.length_bytes)) }
+                }
                 @if let Some(booted_at) = &info.booted_at { dt { "Booted" } dd { (time(booted_at, now)) } }
                 @if let Some(trigger) = note.and_then(|note| note.trigger.as_ref()) { dt { "Trigger" } dd { (trigger) } }
                 @if let Some(cpu) = note.and_then(|note| note.crashed_cpu) { dt { "Crashed processor" } dd { (cpu) } }

@@ -21,9 +21,8 @@ pub(super) fn tell<F: FileBytes>(core: &OpenCore<F>, manifest: &Manifest, explan
     explanation.release = note
         .and_then(|note| note.release.clone())
         .or_else(|| value("OSRELEASE"));
-    explanation.build_id = note
-        .and_then(|note| note.build_id.clone())
-        .or_else(|| value("BUILD-ID"));
+    // The kernel's own word first: the note may have that of the file that was booted, and the guest have gone on to another one.
+    explanation.build_id = value("BUILD-ID").or_else(|| note?.build_id.clone());
     let said = core.vmcoreinfo.as_deref().and_then(vmcoreinfo::kernel_offset);
     let offset = said.or_else(|| core.place.as_ref()?.kernel_offset());
     explanation.banner = core.place.as_ref().map(|place| escape::one_line(&place.banner));

@@ -41,20 +41,24 @@ pub(super) fn run(source: &Source, args: &Args, as_json: bool) -> Outcome {
     let info = source.info(&args.id)?;
     fetch::is_there(&info.summary)?;
     let kernel = kept(&info)?;
+    let id = &info.summary.id;
+    let (lost, of) = (lost_bytes(&info, kernel), kernel.length_bytes);
+    if lost > 0 {
+        let sentence = format!("{lost} of the kernel's {of} bytes did not arrive with core {id}");
+        return Err(Failure::new(Exit::NotWhole, sentence));
+    }
     let core = bytes::open(source, &info)?;
     if to_stdout {
         // Who reads a stream cannot take back what was wrong: it is proven before the first byte.
-        copy(&*core, &info, kernel, &mut |_, _| Ok(()))?;
+        copy(&*core, id, kernel, &mut |_, _| Ok(()))?;
         let mut out = io::stdout().lock();
-        copy(&*core, &info, kernel, &mut |_, bytes| out.write_all(bytes))?;
+        copy(&*core, id, kernel, &mut |_, bytes| out.write_all(bytes))?;
         return Ok(Exit::Ok);
     }
     let target = Target::create(&args.output)?;
-    copy(&*core, &info, kernel, &mut |at, bytes| {
-        target.file.write_all_at(bytes, at)
-    })?;
+    copy(&*core, id, kernel, &mut |at, bytes| target.file.write_all_at(bytes, at))?;
     target.keep(kernel.length_bytes)?;
-    let (id, shown) = (&info.summary.id, args.output.display());
+    let shown = args.output.display();
     if as_json {
         let note = info.note.as_ref();
         output::json(&json!({
@@ -83,30 +87,29 @@ fn kept(info: &CoreInfo) -> Result<&KeptKernelFacts, Failure> {
 
 /// How many bytes of the kernel are in no part of the core that arrived.
 pub(super) fn lost_bytes(info: &CoreInfo, kernel: &KeptKernelFacts) -> u64 {
+    lost_in(&info.summary.holes, kernel)
+}
+
+fn lost_in(holes: &[ByteRange], kernel: &KeptKernelFacts) -> u64 {
     let end = kernel.file_offset.saturating_add(kernel.length_bytes);
-    let lost_in = |hole: &ByteRange| {
+    let lost = |hole: &ByteRange| {
         let hole_end = hole.offset.saturating_add(hole.length).min(end);
         hole_end.saturating_sub(hole.offset.max(kernel.file_offset))
     };
-    info.summary.holes.iter().map(lost_in).sum()
+    holes.iter().map(lost).sum()
 }
 
 /// Gives the kernel's bytes, each with its offset in the kernel, to `sink`; an error if they are not the file that was booted.
 pub(super) fn copy(
     core: &dyn FileBytes,
-    info: &CoreInfo,
+    id: &str,
     kernel: &KeptKernelFacts,
     sink: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    let id = &info.summary.id;
     let not_whole = |sentence| Failure::new(Exit::NotWhole, sentence);
     let end = kernel.file_offset.checked_add(kernel.length_bytes);
-    let lost = lost_bytes(info, kernel);
-    if lost > 0 || end.is_none_or(|end| end > core.len_bytes()) {
-        let sentence = format!(
-            "{lost} of the kernel's {} bytes did not arrive with core {id}",
-            kernel.length_bytes
-        );
+    if end.is_none_or(|end| end > core.len_bytes()) {
+        let sentence = format!("the note of core {id} says that its kernel ends behind the core's own end");
         return Err(not_whole(sentence));
     }
     let mut digest = blake3::Hasher::new();
@@ -131,4 +134,75 @@ pub(super) fn copy(
          was made, or the core is damaged (`coreferry cores verify {id}`)",
         kernel.digest
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use vmcore::image::Absent;
+
+    use super::*;
+
+    struct Core(Vec<u8>);
+
+    impl FileBytes for Core {
+        fn len_bytes(&self) -> u64 {
+            self.0.len() as u64
+        }
+
+        fn read_at(&self, file_offset: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+            let absent = Absent {
+                at: file_offset,
+                len_bytes: bytes.len(),
+            };
+            let start = usize::try_from(file_offset).map_err(|_| absent)?;
+            let found = self.0.get(start..).and_then(|rest| rest.get(..bytes.len()));
+            bytes.copy_from_slice(found.ok_or(absent)?);
+            Ok(())
+        }
+    }
+
+    fn kernel(file_offset: u64, length_bytes: u64, digest: &[u8]) -> KeptKernelFacts {
+        KeptKernelFacts {
+            name: "vmlinuz".to_owned(),
+            file_offset,
+            length_bytes,
+            digest: format!("blake3:{}", blake3::hash(digest).to_hex()),
+        }
+    }
+
+    #[test]
+    fn what_a_note_claims_is_held_against_the_core() {
+        let core = Core((0..2_500_000_u32).map(|at| (at % 253) as u8).collect());
+        let copied = |kernel: &KeptKernelFacts| {
+            let mut bytes = Vec::new();
+            let done = copy(&core, "ID", kernel, &mut |at, part| {
+                assert_eq!(at, bytes.len() as u64);
+                bytes.extend_from_slice(part);
+                Ok(())
+            });
+            done.map(|()| bytes).map_err(|why| (why.exit(), why.sentence()))
+        };
+        let part = &core.0[100_000..2_400_001];
+        let len = part.len() as u64;
+        assert!(copied(&kernel(100_000, len, part)).unwrap() == part);
+        for liar in [
+            kernel(100_001, len, part),
+            kernel(100_000, len - 1, part),
+            kernel(2_400_000, len, part),
+            kernel(0, u64::MAX, part),
+            kernel(u64::MAX, u64::MAX, part),
+        ] {
+            let (exit, why) = copied(&liar).unwrap_err();
+            assert_eq!(exit, Exit::NotWhole, "{why}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_lost_of_the_kernel_counts() {
+        let kernel = kernel(1000, 500, b"");
+        let lost = |offset, length| lost_in(&[ByteRange { offset, length }], &kernel);
+        assert_eq!((lost(0, 1000), lost(1500, 9)), (0, 0));
+        assert_eq!((lost(0, 1001), lost(1499, 9), lost(1200, 10)), (1, 1, 10));
+        assert_eq!(lost(0, u64::MAX), 500);
+    }
 }

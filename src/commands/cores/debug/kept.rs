@@ -24,6 +24,10 @@ pub(super) enum Kept {
 /// Looks at the kernel in the core, and writes it out if it is what is wanted.
 pub(super) fn symbols(wanted: &Wanted, info: &CoreInfo, kernel: &KeptKernelFacts, core: &dyn FileBytes) -> Kept {
     let name = format!("{} in the core", kernel.name);
+    let lost = kernel::lost_bytes(info, kernel);
+    if lost > 0 {
+        return Kept::No(format!("{lost} bytes of {name} did not arrive"));
+    }
     let Some(facts) = ElfFacts::of(&object::ReadCache::new(Part::new(core, kernel))) else {
         return Kept::No(format!("{name} is no ELF file (a packed kernel has no symbols)"));
     };
@@ -67,7 +71,10 @@ fn write_out(info: &CoreInfo, kernel: &KeptKernelFacts, core: &dyn FileBytes) ->
         .map_err(failed)?;
     let part = folder.join(format!("vmlinux.{}.part", std::process::id()));
     let written = File::create(&part).map_err(failed).and_then(|to| {
-        kernel::copy(core, info, kernel, &mut |at, bytes| to.write_all_at(bytes, at)).map_err(|why| why.sentence())?;
+        kernel::copy(core, &info.summary.id, kernel, &mut |at, bytes| {
+            to.write_all_at(bytes, at)
+        })
+        .map_err(|why| why.sentence())?;
         fs::rename(&part, &file).map_err(failed)
     });
     if let Err(why) = written {
