@@ -156,6 +156,7 @@ fn a_kernel_that_is_kept_comes_out_as_it_went_in() {
     let streamed = common::run(&["cores", "kernel", "latest", "-o", "-", "--dir", path_text(&serve.dir)]);
     assert!(streamed.status.success() && streamed.stdout == kernel);
     run_ok(&["cores", "verify", "latest", "--dir", path_text(&serve.dir)]);
+    // What is exported has no kernel, and does not claim one.
     for format in ["elf", "raw", "kdump-zstd"] {
         let output = path_text(&out);
         run_ok(&[
@@ -169,6 +170,14 @@ fn a_kernel_that_is_kept_comes_out_as_it_went_in() {
             "--dir",
             path_text(&serve.dir),
         ]);
+        let mut notes = vec![0; 1 << 20];
+        let exported = File::open(&out).expect("the exported core");
+        exported
+            .read_exact_at(&mut notes, 0)
+            .expect("notes stand in the beginning");
+        let claim = br#""kept_kernel":{"#;
+        assert!(!notes.windows(claim.len()).any(|window| window == claim), "{format}");
+        assert!(fs::remove_file(&out).is_ok(), "{format}");
     }
 }
 

@@ -3,7 +3,11 @@
 //! Readers ignore fields they do not know and take missing ones as empty; [`SCHEMA_VERSION`] rises only when a field
 //! changes its meaning.
 
+use std::borrow::Cow;
+
+use crate::bytes::Writer;
 use crate::limits::COREFERRY_LEN_MAX;
+use crate::notes;
 use serde::{Deserialize, Serialize};
 
 /// Name of the note, without its NUL.
@@ -191,6 +195,38 @@ impl CoreferryNote {
     }
 }
 
+/// The notes of a core for a file without its kernel: `kept_kernel` is left out of the COREFERRY note, everything else stays,
+/// what a later version wrote there too.
+#[must_use]
+pub fn notes_without_kernel(notes: &[u8]) -> Cow<'_, [u8]> {
+    let mut out = Writer::with_capacity(notes.len());
+    let mut is_changed = false;
+    for note in notes::iter(notes) {
+        // Notes that cannot be read are left as they are, all of them.
+        let Ok(note) = note else { return Cow::Borrowed(notes) };
+        let is_ours = note.name == NOTE_NAME && note.kind == NOTE_TYPE;
+        let changed = Some(note.descriptor)
+            .filter(|_| is_ours)
+            .and_then(descriptor_without_kernel);
+        is_changed |= changed.is_some();
+        let descriptor = changed.as_deref().unwrap_or(note.descriptor);
+        notes::put(&mut out, note.name, note.kind, descriptor);
+    }
+    if is_changed {
+        Cow::Owned(out.into_vec())
+    } else {
+        Cow::Borrowed(notes)
+    }
+}
+
+/// The descriptor of a COREFERRY note without its kernel; nothing if it has none.
+fn descriptor_without_kernel(descriptor: &[u8]) -> Option<Vec<u8>> {
+    let descriptor = Some(descriptor).filter(|bytes| bytes.len() <= COREFERRY_LEN_MAX)?;
+    let mut note: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(descriptor).ok()?;
+    note.remove("kept_kernel").filter(|kernel| !kernel.is_null())?;
+    serde_json::to_vec(&note).ok()
+}
+
 /// At most the last `len_bytes` bytes of `text`, cut between characters.
 fn last_part(text: &str, len_bytes: usize) -> String {
     let start = text.ceil_char_boundary(text.len() - len_bytes.min(text.len()));
@@ -242,6 +278,26 @@ mod tests {
             ..CoreferryNote::default()
         };
         assert!(matches!(note.encode(), Err(CoreferryNoteError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_file_without_the_kernel_does_not_claim_it() {
+        let encoded = |descriptor: &[u8]| {
+            let mut out = Writer::with_capacity(0);
+            notes::put(&mut out, b"CORE", 1, &[7; 9]);
+            notes::put(&mut out, NOTE_NAME, NOTE_TYPE, descriptor);
+            notes::put(&mut out, b"VMCOREINFO", 0, b"OSRELEASE=1\n");
+            out.into_vec()
+        };
+        let with = encoded(br#"{"vm":"a","kept_kernel":{"name":"vmlinuz"},"news":[1,2]}"#);
+        assert_eq!(*notes_without_kernel(&with), encoded(br#"{"news":[1,2],"vm":"a"}"#));
+        for same in [
+            encoded(&CoreferryNote::default().encode().unwrap()),
+            encoded(b"no JSON"),
+            with[..with.len() - 8].to_vec(),
+        ] {
+            assert!(matches!(notes_without_kernel(&same), Cow::Borrowed(notes) if notes == same));
+        }
     }
 
     #[test]

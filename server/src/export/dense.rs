@@ -1,5 +1,6 @@
 //! The forms without compression: ELF and raw memory.
 
+use vmcore::coreferry::notes_without_kernel;
 use vmcore::elf::ElfPlan;
 use vmcore::kdump::PageBitmap;
 use vmcore::limits::{PAGE_LEN, READ_PROGRAM_HEADERS_MAX};
@@ -18,7 +19,7 @@ pub(super) fn elf(
     let (present, lost) = scan(core, selection, options.threads)?;
     // One more than fit says that they do not.
     let pieces: Vec<_> = present.runs().take(READ_PROGRAM_HEADERS_MAX).collect();
-    let plan = ElfPlan::new(&pieces, core.notes(), &core.texts())?;
+    let plan = ElfPlan::new(&pieces, &notes_without_kernel(core.notes()), &core.texts())?;
     let mut exported = Exported {
         file_len_bytes: plan.file_len(),
         lost_pages: lost,

@@ -1,5 +1,6 @@
 //! The kdump formats.
 
+use vmcore::coreferry::notes_without_kernel;
 use vmcore::kdump::{Descriptors, KdumpEnd, KdumpPlan, PageCodec, StoredPage, store_page};
 use vmcore::limits::{PAGE_LEN, PAGE_LEN_USIZE};
 
@@ -27,7 +28,11 @@ pub(super) fn export(
     // Asked for once here, so that the threads need not fail.
     codecs::compressor(codec).ok_or(ExportError::NoCodec { codec })?;
     let wanted = selection.wanted();
-    let plan = KdumpPlan::new(&selection.ram().ranges(), wanted.count(), core.notes().to_vec())?;
+    let plan = KdumpPlan::new(
+        &selection.ram().ranges(),
+        wanted.count(),
+        notes_without_kernel(core.notes()).into_owned(),
+    )?;
     let mut writer = Writer {
         sink,
         descriptors: Descriptors::new(&plan),
