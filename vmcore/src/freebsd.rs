@@ -5,7 +5,7 @@
 
 use crate::bytes::{u32_le, u64_le};
 use crate::image::PhysicalMemory;
-use crate::limits::KERNEL_LOG_BYTES_MAX;
+use crate::limits::{KERNEL_LOG_BYTES_MAX, SCAN_LEN_MAX};
 use crate::memory::MemoryRange;
 use crate::scan::{self, Progress};
 
@@ -27,7 +27,7 @@ const SUM_OFF_MAX: u32 = 255;
 /// The magic number alone occurs by chance, so that the structure must make sense and its checksum be that of the text.
 pub fn message_buffer<M: PhysicalMemory + ?Sized>(memory: &M, ranges: &[MemoryRange]) -> Option<String> {
     let mut found = None;
-    scan::pieces(memory, ranges, &mut |gpa, piece| {
+    scan::pieces(memory, ranges, SCAN_LEN_MAX, &mut |gpa, piece| {
         for at in memchr::memmem::find_iter(piece, &MAGIC) {
             let magic_gpa = gpa + at as u64;
             if magic_gpa.is_multiple_of(8)

@@ -1,21 +1,22 @@
 //! Reads memory from one end to the other, in pieces, at the speed of memory.
 
 use crate::image::PhysicalMemory;
-use crate::limits::{PAGE_LEN, PAGE_LEN_USIZE, SCAN_LEN_MAX};
+use crate::limits::{PAGE_LEN, PAGE_LEN_USIZE};
 use crate::memory::MemoryRange;
 
 /// How much is read at once: fits into the second-level cache with room to spare.
 const PIECE_LEN: u64 = 256 << 10;
 
 /// Gives all memory of `ranges` that is there to `look`, lowest first, in pieces of whole pages; ends when `look` says that it
-/// has enough, or after [`SCAN_LEN_MAX`] bytes. What is known to be zero is not read and not given.
+/// has enough, or after `len_max` bytes were read. What is known to be zero is not read and not given.
 pub fn pieces<M: PhysicalMemory + ?Sized>(
     memory: &M,
     ranges: &[MemoryRange],
+    len_max: u64,
     look: &mut dyn FnMut(u64, &[u8]) -> Progress,
 ) {
     let mut buffer = vec![0; usize::try_from(PIECE_LEN).unwrap_or(PAGE_LEN_USIZE)];
-    let mut left = SCAN_LEN_MAX;
+    let mut left = len_max;
     for range in ranges {
         let mut done = 0;
         while done < range.len_bytes && left > 0 {
@@ -95,7 +96,7 @@ mod tests {
             len_bytes: 6 * PAGE_LEN,
         };
         let mut seen = Vec::new();
-        pieces(&Sparse, &[range], &mut |gpa, piece| {
+        pieces(&Sparse, &[range], u64::MAX, &mut |gpa, piece| {
             seen.push((gpa / PAGE_LEN, piece.len()));
             Progress::GoOn
         });
@@ -104,6 +105,6 @@ mod tests {
             gpa: 0,
             len_bytes: 3 * PAGE_LEN,
         };
-        pieces(&Sparse, &[all], &mut |gpa, _| panic!("{gpa:#x} is zero"));
+        pieces(&Sparse, &[all], 0, &mut |gpa, _| panic!("{gpa:#x} is zero"));
     }
 }

@@ -13,6 +13,7 @@ use vm_memory::bitmap::AtomicBitmap;
 pub use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion};
 use vm_memory::{FileOffset, GuestMemoryMmap};
 use vmcore::MemoryRange;
+use vmcore::image::{Absent, PhysicalMemory};
 
 use crate::limits::{LOW_RAM_MAX_BYTES, MEM_MIB_MAX};
 
@@ -225,6 +226,28 @@ impl GuestMemory {
             }
         }
         Ok(())
+    }
+}
+
+/// As a core's memory is read; what was never touched is zero.
+impl PhysicalMemory for GuestMemory {
+    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Absent> {
+        let absent = Absent {
+            at: gpa,
+            len_bytes: bytes.len(),
+        };
+        self.read_at(gpa, bytes).map_err(|_| absent)
+    }
+
+    fn zero_len_bytes(&self, gpa: u64, len_bytes: u64) -> u64 {
+        let Some(start) = self.memfd_offset(gpa, len_bytes) else {
+            return 0;
+        };
+        match rustix::fs::seek(&*self.memfd, SeekFrom::Data(start)) {
+            Ok(data) => data.saturating_sub(start).min(len_bytes),
+            Err(rustix::io::Errno::NXIO) => len_bytes,
+            Err(_) => 0,
+        }
     }
 }
 

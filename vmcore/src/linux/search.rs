@@ -3,7 +3,7 @@
 
 use crate::cpu::CpuState;
 use crate::image::PhysicalMemory;
-use crate::limits::{PAGE_LEN_USIZE, VMCOREINFO_COPIES_MAX};
+use crate::limits::{PAGE_LEN_USIZE, SCAN_LEN_MAX, VMCOREINFO_COPIES_MAX};
 use crate::linux::paging::translations;
 use crate::linux::space::START_KERNEL_MAP;
 use crate::memory::MemoryRange;
@@ -14,7 +14,7 @@ use crate::scan::{self, Progress};
 /// behind a counter (include/linux/utsname.h).
 const UTS_LEN: usize = 4 + 3 * 65;
 
-/// A copy that describes the kernel of this memory.
+/// A copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundVmcoreinfo {
     /// The text.
@@ -31,30 +31,49 @@ pub fn vmcoreinfo<M: PhysicalMemory + ?Sized>(
     cpus: &[CpuState],
 ) -> Option<FoundVmcoreinfo> {
     let mut best: Option<FoundVmcoreinfo> = None;
-    let mut copies = 0;
-    scan::pieces(memory, ranges, &mut |gpa, piece| {
+    let mut looked_at = 0;
+    copies(memory, ranges, SCAN_LEN_MAX, &|| true, &mut |found| {
+        looked_at += 1;
+        if release_is_there(memory, &found.text) {
+            let is_mapped = text_is_mapped(memory, cpus, &found.text);
+            if best.is_none() || is_mapped {
+                best = Some(found);
+            }
+            if is_mapped {
+                return Progress::Enough;
+            }
+        }
+        if looked_at >= VMCOREINFO_COPIES_MAX {
+            return Progress::Enough;
+        }
+        Progress::GoOn
+    });
+    best
+}
+
+/// Gives every note that starts at a page to `take`, lowest first, until that has enough, `go_on` says no, or `len_max` bytes were
+/// read. None of them need be the kernel's own.
+pub fn copies<M: PhysicalMemory + ?Sized>(
+    memory: &M,
+    ranges: &[MemoryRange],
+    len_max: u64,
+    go_on: &dyn Fn() -> bool,
+    take: &mut dyn FnMut(FoundVmcoreinfo) -> Progress,
+) {
+    scan::pieces(memory, ranges, len_max, &mut |gpa, piece| {
+        if !go_on() {
+            return Progress::Enough;
+        }
         let pages = (gpa..).step_by(PAGE_LEN_USIZE).zip(piece.chunks(PAGE_LEN_USIZE));
         for (gpa, page) in pages {
-            let Some(text) = note_at(memory, gpa, page) else {
-                continue;
-            };
-            copies += 1;
-            if release_is_there(memory, &text) {
-                let is_mapped = text_is_mapped(memory, cpus, &text);
-                if best.is_none() || is_mapped {
-                    best = Some(FoundVmcoreinfo { text, gpa });
-                }
-                if is_mapped {
-                    return Progress::Enough;
-                }
-            }
-            if copies >= VMCOREINFO_COPIES_MAX {
+            if let Some(text) = note_at(memory, gpa, page)
+                && take(FoundVmcoreinfo { text, gpa }) == Progress::Enough
+            {
                 return Progress::Enough;
             }
         }
         Progress::GoOn
     });
-    best
 }
 
 /// The text of the note that starts at a page, read on if it is longer than the page.

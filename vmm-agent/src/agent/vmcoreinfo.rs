@@ -5,14 +5,14 @@
 //! the kernel's own words, and the best one counts.
 
 mod candidate;
-mod page_tables;
-mod search;
 #[cfg(test)]
 mod tests;
 
 use guest_shim::abi::PanicRecord;
 use vmcore::coreferry::VmcoreinfoOrigin;
 use vmcore::elf::TextMapping;
+use vmcore::linux::search;
+use vmcore::scan::Progress;
 use vmcore::{CpuState, MemoryRange};
 
 use crate::devices::fw_cfg::VmcoreinfoPlace;
@@ -51,7 +51,14 @@ pub(super) fn find(
         choice.told("panic-record", range.gpa, range.len_bytes);
     }
     if !choice.is_settled() {
-        search::notes(memory, go_on, &mut |candidate| choice.consider(candidate));
+        search::copies(memory, memory.ranges(), u64::MAX, go_on, &mut |copy| {
+            choice.consider(Candidate {
+                source: "search",
+                gpa: copy.gpa,
+                text: copy.text,
+            });
+            Progress::GoOn
+        });
     }
     choice.found()
 }

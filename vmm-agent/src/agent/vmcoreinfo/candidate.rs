@@ -2,13 +2,12 @@
 
 use vmcore::CpuState;
 use vmcore::limits::VMCOREINFO_LEN_MAX;
+use vmcore::linux::paging::translations;
+use vmcore::linux::space::START_KERNEL_MAP;
 use vmcore::notes::vmcoreinfo::{self, NoteAtPage};
 
-use super::page_tables::translate;
 use crate::memory::GuestMemory;
 
-/// Where Linux maps its own text (arch/x86/include/asm/page_64_types.h, `__START_KERNEL_map`).
-pub(super) const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 /// How far behind that the text of an image begins that KASLR has not moved: `CONFIG_PHYSICAL_START` of distributions
 /// (arch/x86/Kconfig).
 pub(super) const PHYSICAL_START: u64 = 16 << 20;
@@ -116,11 +115,6 @@ pub(super) fn text_start(text: &[u8]) -> Option<(u64, u64)> {
     let va = vmcoreinfo::symbol(text, "_stext")?;
     let offset = va.checked_sub(START_KERNEL_MAP)?;
     Some((va, offset.checked_add_signed(vmcoreinfo::phys_base(text)?)?))
-}
-
-/// Where the processors' page tables map `va`. A processor in user mode may have tables without the kernel.
-fn translations<'a>(memory: &'a GuestMemory, cpus: &'a [CpuState], va: u64) -> impl Iterator<Item = u64> + 'a {
-    cpus.iter().filter_map(move |cpu| translate(memory, cpu, va))
 }
 
 fn release_is_there(memory: &GuestMemory, cpus: &[CpuState], text: &[u8]) -> bool {

@@ -1,7 +1,9 @@
 use vmcore::notes::vmcoreinfo;
 
-use super::candidate::{PHYSICAL_START, START_KERNEL_MAP};
-use super::page_tables::{ADDRESS, LARGE, PRESENT, translate};
+use vmcore::linux::paging::translations;
+use vmcore::linux::space::START_KERNEL_MAP;
+
+use super::candidate::PHYSICAL_START;
 use super::*;
 use crate::memory::{Bytes as _, GuestAddress};
 
@@ -10,6 +12,10 @@ const STEXT: u64 = 0xffff_ffff_9a00_0000;
 const TEXT_GPA: u64 = 0x240_0000;
 /// What the kernel calls itself stands here in its text.
 const UTS_AT: u64 = 0x1000;
+/// Bits of a table's entry: it is there, it maps a large page, and its address.
+const PRESENT: u64 = 1;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const RELEASE: &str = "6.1.0-cloud";
 
 /// A VMCOREINFO text whose kernel lies at `gpa`.
@@ -48,6 +54,10 @@ fn kernel(memory: &GuestMemory) -> CpuState {
         cr3: 0x1000,
         ..CpuState::default()
     }
+}
+
+fn translate(memory: &GuestMemory, cpu: &CpuState, va: u64) -> Option<u64> {
+    translations(memory, std::slice::from_ref(cpu), va).next()
 }
 
 fn release(found: Option<Found>) -> Option<String> {
