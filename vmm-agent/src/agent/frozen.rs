@@ -67,8 +67,7 @@ impl FrozenGuest {
     /// have started another kernel by kexec.
     pub(super) fn take_kernel(&mut self, patience: Duration, note: &mut CoreferryNote) {
         let facts = self.booted.facts(patience);
-        note.build_id = note.build_id.take().or_else(|| facts.build_id.clone());
-        note.booted_build_id = facts.build_id;
+        add_booted_build_id(note, facts.build_id);
         let checked = facts.kept.map(|kept| match kept {
             Ok(kernel) => kernel.check().map(|()| kernel).map_err(Arc::new),
             Err(why) => Err(why),
@@ -133,6 +132,12 @@ impl DumpSource for FrozenGuest {
     fn text(&self) -> Option<TextMapping> {
         self.linux.as_ref().and_then(|linux| linux.mapping)
     }
+}
+
+/// The build id of the file that was booted, which is the kernel's only if the guest did not say another one.
+fn add_booted_build_id(note: &mut CoreferryNote, booted: Option<String>) {
+    note.build_id = note.build_id.take().or_else(|| booted.clone());
+    note.booted_build_id = booted;
 }
 
 fn source_error(gpa: u64, len_bytes: u64, error: &MemoryError) -> SourceError {
@@ -211,6 +216,22 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_guests_own_word_on_its_kernel_comes_before_that_of_the_file() {
+        let with = |said: Option<&str>, booted: Option<&str>| {
+            let mut note = CoreferryNote {
+                build_id: said.map(str::to_owned),
+                ..CoreferryNote::default()
+            };
+            add_booted_build_id(&mut note, booted.map(str::to_owned));
+            (note.build_id, note.booted_build_id)
+        };
+        let some = |id: &str| Some(id.to_owned());
+        assert_eq!(with(Some("aa"), Some("bb")), (some("aa"), some("bb")));
+        assert_eq!(with(None, Some("bb")), (some("bb"), some("bb")));
+        assert_eq!(with(Some("aa"), None), (some("aa"), None));
+    }
 
     #[test]
     fn the_panic_is_what_the_guest_said_last() {

@@ -32,12 +32,12 @@ pub struct LoadedKernel {
     pub bytes: Cow<'static, [u8]>,
 }
 
-/// What changes with each write to a file.
+/// What changes with a write to a file. The time of its last change of any kind does not count: it also comes from a new file that
+/// takes the name, which leaves this one as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     len_bytes: u64,
     modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl Stamp {
@@ -46,7 +46,6 @@ impl Stamp {
         metadata.is_file().then(|| Self {
             len_bytes: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
 }
@@ -99,7 +98,7 @@ impl KernelFile {
         matches!(&self.0, Content::File { stamp: Some(_), .. })
     }
 
-    /// Whether nobody wrote to it or touched it since it was opened. What replaced it on disk is another file.
+    /// Whether nobody wrote to it since it was opened, as its times tell. What replaced it on disk is another file.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
         match &self.0 {

@@ -101,7 +101,8 @@ impl KeptKernel {
         self.len_bytes.div_ceil(KERNEL_PIECE_LEN as u64)
     }
 
-    /// Whether the file still is what it was. Costs nothing if nobody touched it, else reading it.
+    /// Whether the file still is what it was. Costs nothing if its times say that nobody wrote to it, else reading it. Whoever
+    /// forges those is found out by [`KeptKernel::piece`].
     ///
     /// # Errors
     /// [`KeepError::Changed`], [`KeepError::Read`].
@@ -156,6 +157,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::FileExt as _;
     use std::path::{Path, PathBuf};
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 
@@ -165,6 +167,10 @@ mod tests {
         let bytes: Vec<u8> = (0..LEN).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect();
         let path = dir.path().join("vmlinuz-6.1");
         fs::write(&path, &bytes).unwrap();
+        // A file system's clock may tick so seldom that a write right behind this one has the same time.
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+            .unwrap();
         (path, bytes)
     }
 
