@@ -96,7 +96,7 @@ impl<F: FileBytes, D: Decompress> DumpFile<F, D> {
     pub fn ranges(&self) -> Vec<MemoryRange> {
         match self {
             Self::Elf(image) => image.memory.ranges(),
-            Self::Kdump(image) => memory::bounded(image.ram().runs(), image.ram().frames() * PAGE_LEN),
+            Self::Kdump(image) => memory::bounded(image.ram().memory_runs(), image.ram().frames() * PAGE_LEN),
             Self::Minidump(dump) => dump.ranges(),
         }
     }

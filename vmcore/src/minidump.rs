@@ -187,16 +187,10 @@ impl<F: FileBytes> Minidump<F> {
     /// The runs of pages of a range of RAM.
     fn runs(&self, ram: &Ram) -> impl Iterator<Item = MemoryRange> {
         let Ram { gpa, pages, first_bit } = *ram;
-        let end = first_bit.saturating_add(pages);
-        let mut at = first_bit;
-        std::iter::from_fn(move || {
-            let (first, count) = self.present.bitmap().next_run(at).filter(|(first, _)| *first < end)?;
-            let pages = count.min(end - first);
-            at = first + pages;
-            Some(MemoryRange {
-                gpa: gpa + (first - first_bit) * PAGE_LEN,
-                len_bytes: pages * PAGE_LEN,
-            })
+        let runs = self.present.bitmap().runs(first_bit..first_bit.saturating_add(pages));
+        runs.map(move |(first, count)| MemoryRange {
+            gpa: gpa + (first - first_bit) * PAGE_LEN,
+            len_bytes: count * PAGE_LEN,
         })
     }
 

@@ -18,7 +18,7 @@ pub(super) fn elf(
 ) -> Result<Exported, ExportError> {
     let (present, lost) = scan(core, selection, options.threads)?;
     // One more than fit says that they do not.
-    let pieces: Vec<_> = present.runs().take(READ_PROGRAM_HEADERS_MAX).collect();
+    let pieces: Vec<_> = present.memory_runs().take(READ_PROGRAM_HEADERS_MAX).collect();
     let plan = ElfPlan::new(&pieces, &notes_without_kernel(core.notes()), &core.texts())?;
     let mut exported = Exported {
         file_len_bytes: plan.file_len(),

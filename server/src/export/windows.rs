@@ -35,38 +35,45 @@ pub(super) fn read_window(
     buffer: &mut Vec<u8>,
     each: &mut dyn FnMut(u64, Content<'_>),
 ) {
-    let end = (window + 1) * WINDOW_PAGES;
-    let mut at = window * WINDOW_PAGES;
-    while let Some((first, count)) = wanted.next_run(at).filter(|(first, _)| *first < end) {
-        let run = count.min(end - first);
-        let holes = core.zero_len_bytes(first * PAGE_LEN, run * PAGE_LEN) / PAGE_LEN;
-        (first..first + holes).for_each(|frame| each(frame, Content::Zero));
-        let (first, count) = (first + holes, (run - holes).min(READ_PAGES));
-        at = first + count;
-        let len = usize::try_from(count * PAGE_LEN).unwrap_or(usize::MAX);
-        buffer.resize(len, 0);
-        let is_whole = core.read(first * PAGE_LEN, buffer).is_ok();
-        for (frame, page) in (first..).zip(buffer.chunks_exact_mut(PAGE_LEN_USIZE)) {
-            let is_there = is_whole || core.read(frame * PAGE_LEN, page).is_ok();
-            let content = match page {
-                _ if !is_there => Content::Lost,
-                page if is_zero(page) => Content::Zero,
-                page => Content::Bytes(page),
-            };
-            each(frame, content);
+    for (first, count) in wanted.runs(window * WINDOW_PAGES..(window + 1) * WINDOW_PAGES) {
+        let (mut at, end) = (first, first + count);
+        while at < end {
+            let holes = core.zero_len_bytes(at * PAGE_LEN, (end - at) * PAGE_LEN) / PAGE_LEN;
+            (at..at + holes).for_each(|frame| each(frame, Content::Zero));
+            at += holes;
+            let count = (end - at).min(READ_PAGES);
+            read(core, at, count, buffer, each);
+            at += count;
         }
+    }
+}
+
+/// Reads so many pages at once.
+fn read(core: &dyn Pages, first: u64, count: u64, buffer: &mut Vec<u8>, each: &mut dyn FnMut(u64, Content<'_>)) {
+    let len = usize::try_from(count * PAGE_LEN).unwrap_or(usize::MAX);
+    buffer.resize(len, 0);
+    let is_whole = core.read(first * PAGE_LEN, buffer).is_ok();
+    for (frame, page) in (first..).zip(buffer.chunks_exact_mut(PAGE_LEN_USIZE)) {
+        let is_there = is_whole || core.read(frame * PAGE_LEN, page).is_ok();
+        let content = match page {
+            _ if !is_there => Content::Lost,
+            page if is_zero(page) => Content::Zero,
+            page => Content::Bytes(page),
+        };
+        each(frame, content);
     }
 }
 
 /// The windows that have a wanted page.
 fn windows(wanted: &PageBitmap) -> Vec<u64> {
-    let mut windows = Vec::new();
-    let mut at = 0;
-    while let Some((first, _)) = wanted.next_run(at) {
-        windows.push(first / WINDOW_PAGES);
-        at = (first / WINDOW_PAGES + 1) * WINDOW_PAGES;
-    }
-    windows
+    let all = 0..wanted.frames().div_ceil(WINDOW_PAGES);
+    let is_wanted = |window: &u64| {
+        wanted
+            .runs(window * WINDOW_PAGES..(window + 1) * WINDOW_PAGES)
+            .next()
+            .is_some()
+    };
+    all.filter(is_wanted).collect()
 }
 
 /// Has `make` work on every window, and gives what it made to `take`, in order. Ends with the first error of `take`.

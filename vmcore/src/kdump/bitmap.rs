@@ -1,5 +1,7 @@
 //! One bit for each page frame, least significant bit first.
 
+use std::ops::Range;
+
 use crate::limits::PAGE_LEN;
 use crate::memory::MemoryRange;
 
@@ -91,47 +93,52 @@ impl PageBitmap {
         (from..frame.min(self.frames)).filter(|at| self.contains(*at)).count() as u64
     }
 
-    /// The next run of frames of the set at or above `from`: its first frame and its length.
-    #[must_use]
-    pub fn next_run(&self, from: u64) -> Option<(u64, u64)> {
-        let first = self.next(from, true)?;
-        let end = self.next(first, false).unwrap_or(self.frames);
-        Some((first, end - first))
+    /// The runs of frames of the set within a range, ascending: first frame and length. No more of the set is looked at.
+    pub fn runs(&self, within: Range<u64>) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let end = within.end.min(self.frames);
+        let mut at = within.start;
+        std::iter::from_fn(move || {
+            let first = self.next(at..end, true)?;
+            at = self.next(first..end, false).unwrap_or(end);
+            Some((first, at - first))
+        })
     }
 
-    /// The next frame at or above `from` that is in the set, or is not.
-    fn next(&self, from: u64, wanted: bool) -> Option<u64> {
-        let dull = if wanted { 0 } else { 0xff };
-        let mut at = from;
-        while at < self.frames {
-            let byte = *usize::try_from(at / 8).ok().and_then(|at| self.bytes.get(at))?;
-            if byte == dull {
-                at = (at / 8 + 1) * 8;
-            } else if (byte >> (at % 8) & 1 == 1) == wanted {
-                return Some(at);
-            } else {
-                at += 1;
+    /// The next frame of a range that is in the set, or is not.
+    fn next(&self, within: Range<u64>, wanted: bool) -> Option<u64> {
+        let dull = if wanted { 0 } else { u64::MAX };
+        let mut at = within.start;
+        while at < within.end {
+            let rest = (self.word(at / 64)? ^ dull) >> (at % 64);
+            if rest != 0 {
+                return Some(at + u64::from(rest.trailing_zeros())).filter(|found| *found < within.end);
             }
+            at = (at / 64 + 1) * 64;
         }
         None
+    }
+
+    /// 64 frames, with none above the last byte.
+    fn word(&self, index: u64) -> Option<u64> {
+        let bytes = self.bytes.get(usize::try_from(index).ok()?.checked_mul(8)?..)?;
+        let mut word = [0; 8];
+        for (to, from) in word.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        Some(u64::from_le_bytes(word))
     }
 
     /// The set as ranges of memory.
     #[must_use]
     pub fn ranges(&self) -> Vec<MemoryRange> {
-        self.runs().collect()
+        self.memory_runs().collect()
     }
 
     /// The same, one by one: there can be one for every second frame.
-    pub fn runs(&self) -> impl Iterator<Item = MemoryRange> {
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let (first, count) = self.next_run(at)?;
-            at = first + count;
-            Some(MemoryRange {
-                gpa: first * PAGE_LEN,
-                len_bytes: count * PAGE_LEN,
-            })
+    pub fn memory_runs(&self) -> impl Iterator<Item = MemoryRange> {
+        self.runs(0..self.frames).map(|(first, count)| MemoryRange {
+            gpa: first * PAGE_LEN,
+            len_bytes: count * PAGE_LEN,
         })
     }
 }
@@ -167,13 +174,15 @@ mod tests {
             assert_eq!(map.count(), model.len() as u64);
             assert!((0..200).all(|frame| map.contains(frame) == model.contains(&frame)));
         }
-        let mut runs = Vec::new();
-        let mut at = 0;
-        while let Some((first, count)) = map.next_run(at) {
-            runs.push((first, count));
-            at = first + count;
+        let runs = |within| map.runs(within).collect::<Vec<_>>();
+        assert_eq!(runs(0..u64::MAX), [(3, 1), (7, 1), (16, 4), (23, 14), (90, 11)]);
+        for (from, end) in (0..102).flat_map(|from| (from..110_u64).map(move |end| (from, end))) {
+            let frames: BTreeSet<u64> = map
+                .runs(from..end)
+                .flat_map(|(first, count)| first..first + count)
+                .collect();
+            assert_eq!(frames, model.range(from..end).copied().collect(), "{from}..{end}");
         }
-        assert_eq!(runs, [(3, 1), (7, 1), (16, 4), (23, 14), (90, 11)]);
         assert_eq!(map.count_between(7, 24), 6);
         assert_eq!(PageBitmap::from_bytes(vec![0xff; 20], 101).count(), 101);
         assert_eq!(PageBitmap::from_bytes(map.as_bytes().to_vec(), 101), map);

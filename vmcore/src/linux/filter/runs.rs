@@ -15,10 +15,8 @@ pub fn longest_runs(excluded: &PageBitmap, ram: &[MemoryRange], runs_max: usize)
     let mut longest: BinaryHeap<Reverse<(u64, Reverse<u64>)>> = BinaryHeap::with_capacity(runs_max + 1);
     for range in ram {
         let last = (range.gpa + range.len_bytes) / PAGE_LEN - 1;
-        let mut at = range.gpa / PAGE_LEN + 1;
-        while let Some((first, count)) = excluded.next_run(at).filter(|(first, _)| *first < last) {
-            at = first + count;
-            longest.push(Reverse((at.min(last) - first, Reverse(first))));
+        for (first, count) in excluded.runs(range.gpa / PAGE_LEN + 1..last) {
+            longest.push(Reverse((count, Reverse(first))));
             if longest.len() > runs_max {
                 longest.pop();
             }
