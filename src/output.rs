@@ -21,6 +21,20 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// The option of commands that log.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogArgs {
+    /// What log lines on standard error look like: json is one object in each line.
+    #[arg(
+        long = "log-format",
+        value_name = "FORMAT",
+        env = "COREFERRY_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    pub(crate) format: LogFormat,
+}
+
 /// Sends log lines to standard error; `COREFERRY_LOG` chooses what is logged, such as `debug`, else `default` does.
 pub(crate) fn start_log(default: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_env("COREFERRY_LOG").unwrap_or_else(|_| EnvFilter::new(default));

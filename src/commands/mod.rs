@@ -59,8 +59,8 @@ impl Command {
     /// What log lines look like.
     pub(crate) fn log_format(&self) -> LogFormat {
         match self {
-            Self::Serve(args) => args.log_format,
-            Self::Run(args) => args.log_format,
+            Self::Serve(args) => args.log.format,
+            Self::Run(args) => args.log.format,
             _ => LogFormat::Text,
         }
     }

@@ -21,7 +21,7 @@ use vmm_agent::{Agent, AgentConfig, AgentEvent, CoreFate, RunEnd};
 
 use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
 use crate::host_port::HostPort;
-use crate::output::{self, LogFormat};
+use crate::output::{self, LogArgs};
 use crate::{signals, vm_sockets};
 
 /// What to do about a socket that cannot be had.
@@ -114,15 +114,8 @@ pub(crate) struct Args {
     /// Socket of this machine's API.
     #[arg(long, value_name = "SOCKET")]
     api: Option<PathBuf>,
-    /// What log lines on standard error look like: json is one object in each line.
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "COREFERRY_LOG_FORMAT",
-        value_enum,
-        default_value_t
-    )]
-    pub(super) log_format: LogFormat,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
 }
 
 /// `auto`, or an Ethernet address.

@@ -17,7 +17,7 @@ use server::{Cidr, Receiver, ReceiverConfig, ReceiverError, Tokens, Webhooks};
 
 use self::config::Settings;
 use crate::cli_failure::{Exit, Failure, Outcome};
-use crate::output::{self, LogFormat};
+use crate::output::{self, LogArgs};
 use crate::signals;
 
 /// Arguments of `serve`.
@@ -56,15 +56,8 @@ pub(crate) struct Args {
     /// something happens (docs/serve.toml shows all).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What log lines on standard error look like: json is one object in each line.
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "COREFERRY_LOG_FORMAT",
-        value_enum,
-        default_value_t
-    )]
-    pub(super) log_format: LogFormat,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
 }
 
 /// Runs the receiver until SIGTERM or SIGINT.
