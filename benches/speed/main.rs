@@ -15,6 +15,8 @@ mod dump;
 mod floor;
 mod guest;
 mod ingest;
+#[path = "../shared/median.rs"]
+mod median;
 mod panic;
 mod receiver;
 mod scan;

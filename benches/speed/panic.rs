@@ -14,7 +14,8 @@ use vmm_agent::{Agent, AgentConfig, AgentEvent};
 
 use crate::Size;
 use crate::floor::TwoBuffers;
-use crate::table::median;
+use crate::median::median;
+use crate::table;
 
 /// How long a guest may take to panic.
 const PANIC_WITHIN: Duration = Duration::from_secs(60);
@@ -68,15 +69,13 @@ pub(crate) fn run(size: Size) -> Result<()> {
 }
 
 fn print_row(name: &str, limit: &str, deaths: &[Death], time: impl Fn(&Death) -> f64) {
-    let mut times: Vec<f64> = deaths.iter().map(&time).collect();
-    let mut ratios: Vec<f64> = deaths.iter().map(|death| time(death) / death.memcpy).collect();
-    let p50 = median(&mut times);
-    println!(
-        "{name:<46} {:>9.3} {p50:>9.3} {:>9.3} {:>8.3}x  {limit}",
-        times.first().copied().unwrap_or(f64::NAN),
-        times.last().copied().unwrap_or(f64::NAN),
-        median(&mut ratios),
+    let times: Vec<f64> = deaths.iter().map(&time).collect();
+    let (shortest, longest) = table::ends(&times);
+    let (middle, ratio) = (
+        median(times),
+        median(deaths.iter().map(|death| time(death) / death.memcpy)),
     );
+    println!("{name:<46} {shortest:>9.3} {middle:>9.3} {longest:>9.3} {ratio:>8.3}x  {limit}");
 }
 
 /// Boots a guest that fills its memory and panics, and ends it when the first packet of its dump is here.

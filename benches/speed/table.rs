@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::Size;
+use crate::median::median;
 
 /// One measurement.
 #[derive(Debug, Clone, Copy)]
@@ -84,18 +85,17 @@ pub(crate) fn run(title: &str, size: Size, mut cases: Vec<Case<'_>>) -> Result<(
 }
 
 fn print_row(case: &Case<'_>, own: &[Sample], memory: &[Sample], copy: Option<&Vec<Sample>>) {
-    let mut times: Vec<f64> = own.iter().map(|sample| sample.took.as_secs_f64() * 1e3).collect();
-    let mut rates: Vec<f64> = own.iter().map(|sample| sample.bytes_per_s() / 1e6).collect();
-    let median_time = median(&mut times);
+    let times: Vec<f64> = own.iter().map(|sample| sample.took.as_secs_f64() * 1e3).collect();
+    let (shortest, longest) = ends(&times);
     let bytes = own.first().map_or(0, |sample| sample.bytes);
     println!(
         "{:<46} {:>8.1} {:>9.2} {:>9.2} {:>9.2} {:>8.0} {:>8.4} {:>7}  {}",
         case.name,
         bytes as f64 / 1e6,
-        times.first().copied().unwrap_or(f64::NAN),
-        median_time,
-        times.last().copied().unwrap_or(f64::NAN),
-        median(&mut rates),
+        shortest,
+        median(times),
+        longest,
+        median(own.iter().map(|sample| sample.bytes_per_s() / 1e6)),
         ratio(own, memory),
         copy.map_or_else(|| "-".to_owned(), |copy| format!("{:.3}", ratio(own, copy))),
         case.limit,
@@ -105,15 +105,11 @@ fn print_row(case: &Case<'_>, own: &[Sample], memory: &[Sample], copy: Option<&V
 /// The median over the rounds of one rate as a part of another.
 fn ratio(own: &[Sample], other: &[Sample]) -> f64 {
     let pairs = own.iter().zip(other);
-    median(
-        &mut pairs
-            .map(|(own, other)| own.bytes_per_s() / other.bytes_per_s())
-            .collect::<Vec<_>>(),
-    )
+    median(pairs.map(|(own, other)| own.bytes_per_s() / other.bytes_per_s()))
 }
 
-/// Sorts, and gives the middle.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// The smallest and the largest, NaN of none.
+pub(crate) fn ends(values: &[f64]) -> (f64, f64) {
+    let over = |pick: fn(f64, f64) -> f64| values.iter().copied().fold(f64::NAN, pick);
+    (over(f64::min), over(f64::max))
 }
