@@ -18,6 +18,7 @@ mod tiny_sender;
 
 use common::{Serve, temp_dir};
 use driver::Browser;
+use scene::Scene;
 use serde_json::{Value, json};
 use testbed::testbed;
 use tiny_sender::TinySender;
@@ -77,10 +78,8 @@ fn a_running_dump_s_bar_moves_and_goes_when_the_dump_ends() {
 #[test]
 fn a_page_shows_the_crash_and_what_a_guest_wrote_stays_text() {
     let Some(browser) = Browser::start() else { return };
-    let (dir, files) = (temp_dir(), temp_dir());
-    let serve = Serve::start(dir.path());
-    let cores = scene::fill(&serve, files.path());
-    for (name, path) in pages(&cores) {
+    let Scene { serve, cores, .. } = &Scene::new();
+    for (name, path) in pages(cores) {
         browser.open(&serve.api, &path);
         let strange = "return [window.hostile ?? null, document.querySelectorAll('#hostile, main svg[onload], main img, \
                        main script, main b, main i, [onerror], [onload]').length]";
@@ -125,10 +124,8 @@ fn pages_are_accessible_and_fit_in_every_look() {
         return;
     };
     let rules = std::fs::read_to_string(rules).expect("the rules");
-    let (dir, files) = (temp_dir(), temp_dir());
-    let serve = Serve::start(dir.path());
-    let cores = scene::fill(&serve, files.path());
-    for (name, path) in pages(&cores) {
+    let Scene { serve, cores, .. } = &Scene::new();
+    for (name, path) in pages(cores) {
         browser.open(&serve.api, &path);
         browser.run(&rules);
         for (width, scheme) in [
@@ -163,10 +160,8 @@ fn pages_are_accessible_and_fit_in_every_look() {
 #[test]
 fn the_keyboard_reaches_everything_and_shows_where_it_is() {
     let Some(browser) = Browser::start() else { return };
-    let (dir, files) = (temp_dir(), temp_dir());
-    let serve = Serve::start(dir.path());
-    let cores = scene::fill(&serve, files.path());
-    for (name, path) in pages(&cores) {
+    let Scene { serve, cores, .. } = &Scene::new();
+    for (name, path) in pages(cores) {
         browser.open(&serve.api, &path);
         let wanted = "return [...document.querySelectorAll('a[href], button, input, select, summary, [tabindex=\"0\"]')] \
                       .map((element, number) => { element.dataset.number = number; return number }).length";
@@ -203,9 +198,7 @@ fn the_keyboard_reaches_everything_and_shows_where_it_is() {
 #[test]
 fn pages_are_read_without_script() {
     let Some(browser) = Browser::start() else { return };
-    let (dir, files) = (temp_dir(), temp_dir());
-    let serve = Serve::start(dir.path());
-    let cores = scene::fill(&serve, files.path());
+    let Scene { serve, cores, .. } = &Scene::new();
     browser.devtools("Emulation.setScriptExecutionDisabled", &json!({ "value": true }));
     browser.open(&serve.api, &format!("/cores/{}", cores.linux));
     assert!(browser.text("pre.panic").contains("Fatal exception"));

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use tempfile::TempDir;
 use vmcore::elf::{HeaderInput, Layout};
 use vmcore::{CoreferryNote, CpuState, MemoryRange, VcpuStop};
 
-use crate::common::{Serve, path_text, run_ok, wait_for};
+use crate::common::{Serve, path_text, run_ok, temp_dir, wait_for};
 use crate::dumps::{self, header};
 use crate::tiny_sender::TinySender;
 
@@ -71,7 +72,7 @@ fn linux_core() -> Vec<u8> {
     file
 }
 
-/// Ids of the cores of [`fill`].
+/// Ids of the cores of a [`Scene`].
 #[derive(Debug)]
 pub(crate) struct Cores {
     /// A Linux that oopsed, the second of its kind.
@@ -80,8 +81,28 @@ pub(crate) struct Cores {
     pub(crate) hostile: String,
 }
 
-/// Puts cores of several kinds into a receiver.
-pub(crate) fn fill(serve: &Serve, files: &Path) -> Cores {
+/// A receiver with cores of several kinds.
+pub(crate) struct Scene {
+    pub(crate) serve: Serve,
+    pub(crate) cores: Cores,
+    _dir: TempDir,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let dir = temp_dir();
+        let serve = Serve::start(&dir.path().join("store"));
+        let cores = fill(&serve, dir.path());
+        Self {
+            serve,
+            cores,
+            _dir: dir,
+        }
+    }
+}
+
+/// Puts the cores into the receiver.
+fn fill(serve: &Serve, files: &Path) -> Cores {
     let file = files.join("linux");
     std::fs::write(&file, linux_core()).expect("the core is written");
     let to = serve.netdump.to_string();
