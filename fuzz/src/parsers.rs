@@ -138,10 +138,11 @@ pub(crate) fn page(bytes: &[u8]) {
     for (to, from) in text.iter_mut().zip(stored.iter().cycle()) {
         *to = *from;
     }
-    if let Some(mut compressor) = server::codecs::compressor(PageCodec::Zlib)
-        && compressor.compress(&text, &mut out)
-    {
-        assert!(Codecs.decompress(PageCodec::Zlib, &out, &mut page) && page == text);
+    for codec in [PageCodec::Zlib, PageCodec::Zstd] {
+        out.clear();
+        if server::codecs::compressor(codec).compress(&text, &mut out) {
+            assert!(Codecs.decompress(codec, &out, &mut page) && page == text);
+        }
     }
 }
 

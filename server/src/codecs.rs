@@ -1,24 +1,19 @@
-//! The codecs of kdump files' pages: zstd, Snappy, and those that `vmcore` has itself: it writes zlib (libdeflate reads it) and LZO.
+//! The codecs of kdump files' pages. `vmcore` writes zlib, zstd and LZO itself, and reads LZO; all else is done by libraries.
 
 use std::cell::RefCell;
 
 use libdeflater::Decompressor;
-use vmcore::kdump::{Compress, Decompress, Deflate, Lzo, PageCodec};
+use vmcore::kdump::{Compress, Decompress, Deflate, Lzo, PageCodec, Zstd};
 
-/// zstd's level. Pages are so short that a higher one takes much longer and gains little.
-const ZSTD_LEVEL: i32 = 1;
-
-/// A compressor of a codec; nothing if its library refuses.
+/// A compressor of a codec.
 #[must_use]
-pub fn compressor(codec: PageCodec) -> Option<Box<dyn Compress + Send>> {
+pub fn compressor(codec: PageCodec) -> Box<dyn Compress + Send> {
     match codec {
-        PageCodec::Raw => Some(Box::new(Raw)),
-        PageCodec::Zlib => Some(Box::new(Deflate::new(libdeflater::adler32))),
-        PageCodec::Lzo => Some(Box::new(Lzo::default())),
-        PageCodec::Snappy => Some(Box::new(Snappy(snap::raw::Encoder::new()))),
-        PageCodec::Zstd => zstd::bulk::Compressor::new(ZSTD_LEVEL)
-            .ok()
-            .map(|zstd| Box::new(Zstd(zstd)) as Box<dyn Compress + Send>),
+        PageCodec::Raw => Box::new(Raw),
+        PageCodec::Zlib => Box::new(Deflate::new(libdeflater::adler32)),
+        PageCodec::Lzo => Box::new(Lzo::default()),
+        PageCodec::Snappy => Box::new(Snappy(snap::raw::Encoder::new())),
+        PageCodec::Zstd => Box::new(Zstd::default()),
     }
 }
 
@@ -43,30 +38,12 @@ impl Compress for Snappy {
     }
 
     fn compress(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
-        let most = snap::raw::max_compress_len(page.len());
-        append(out, most, |room| self.0.compress(page, room).ok())
+        let start = out.len();
+        out.resize(start + snap::raw::max_compress_len(page.len()), 0);
+        let written = out.get_mut(start..).and_then(|room| self.0.compress(page, room).ok());
+        out.truncate(start + written.unwrap_or(0));
+        written.is_some()
     }
-}
-
-struct Zstd(zstd::bulk::Compressor<'static>);
-
-impl Compress for Zstd {
-    fn codec(&self) -> PageCodec {
-        PageCodec::Zstd
-    }
-
-    fn compress(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
-        append(out, page.len(), |room| self.0.compress_to_buffer(page, room).ok())
-    }
-}
-
-/// Appends what `compress` writes into `most` bytes of room.
-fn append(out: &mut Vec<u8>, most: usize, compress: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-    let start = out.len();
-    out.resize(start + most, 0);
-    let written = out.get_mut(start..).and_then(compress);
-    out.truncate(start + written.unwrap_or(0));
-    written.is_some()
 }
 
 /// Reads pages of every codec but LZO, which `vmcore` reads itself. One set of decompressors for each thread.
@@ -104,7 +81,7 @@ mod tests {
             .take(4096)
             .collect();
         for codec in [PageCodec::Zlib, PageCodec::Snappy, PageCodec::Zstd] {
-            let mut compressor = compressor(codec).unwrap();
+            let mut compressor = compressor(codec);
             let mut out = vec![7; 3];
             let stored = store_page(&page, &mut *compressor, &mut out);
             assert_eq!(stored, StoredPage::Bytes(codec, u32::try_from(out.len() - 3).unwrap()));
@@ -131,9 +108,9 @@ mod tests {
         .collect();
         for codec in PageCodec::ALL {
             let mut out = Vec::new();
-            let stored = store_page(&page, &mut *compressor(codec).unwrap(), &mut out);
+            let stored = store_page(&page, &mut *compressor(codec), &mut out);
             assert_eq!((stored, &out), (StoredPage::Bytes(PageCodec::Raw, 4096), &page));
-            let zero = store_page(&[0; 4096], &mut *compressor(codec).unwrap(), &mut out);
+            let zero = store_page(&[0; 4096], &mut *compressor(codec), &mut out);
             assert_eq!((zero, out.len()), (StoredPage::Zero, 4096));
         }
     }

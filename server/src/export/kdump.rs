@@ -25,8 +25,6 @@ pub(super) fn export(
     sink: &mut dyn Sink,
     done: &mut dyn FnMut(u64),
 ) -> Result<Exported, ExportError> {
-    // Asked for once here, so that the threads need not fail.
-    codecs::compressor(codec).ok_or(ExportError::NoCodec { codec })?;
     let wanted = selection.wanted();
     let plan = KdumpPlan::new(
         &selection.ram().ranges(),
@@ -50,10 +48,10 @@ pub(super) fn export(
                 bytes: Vec::with_capacity(1 << 20),
             };
             windows::read_window(core, wanted, window, &mut buffer, &mut |_, page| {
-                let stored = match (page, compress.as_mut()) {
-                    (Content::Zero, _) => StoredPage::Zero,
-                    (Content::Bytes(page), Some(compress)) => store_page(page, &mut **compress, &mut made.bytes),
-                    (Content::Lost, _) | (_, None) => StoredPage::Lost,
+                let stored = match page {
+                    Content::Zero => StoredPage::Zero,
+                    Content::Bytes(page) => store_page(page, &mut *compress, &mut made.bytes),
+                    Content::Lost => StoredPage::Lost,
                 };
                 made.pages.push(stored);
             });

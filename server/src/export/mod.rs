@@ -217,12 +217,6 @@ pub enum ExportError {
         /// Pages lost.
         lost: u64,
     },
-    /// A codec that cannot be had.
-    #[error("pages cannot be compressed by {codec:?}; the formats are those of --help")]
-    NoCodec {
-        /// Which one.
-        codec: PageCodec,
-    },
     /// A page that could be read a moment ago cannot be read now.
     #[error("page {gpa:#x} of the core can no longer be read; has the file changed?")]
     Changed {

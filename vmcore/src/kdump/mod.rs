@@ -15,12 +15,12 @@
 //! - [`plan`]: a file to be written: where everything stands, and the descriptors
 //! - [`flattened`]: the form without seeking: records that say where their bytes belong
 //! - [`image`]: a file that is read; `lzo`, `unflattened` and `rank` are its parts
-//! - [`Deflate`]: a compressor for zlib
-//! - [`Lzo`]: a compressor; `repeats` is its part
+//! - [`Deflate`], [`Lzo`], [`Zstd`]: compressors; `repeats` and `entropy` are their parts
 
 pub mod bitmap;
 pub mod codec;
 mod deflate;
+mod entropy;
 pub mod flattened;
 pub mod header;
 pub mod image;
@@ -30,6 +30,7 @@ mod rank;
 mod repeats;
 mod unflattened;
 mod write_lzo;
+mod zstd;
 
 pub use bitmap::PageBitmap;
 pub use codec::{Compress, Decompress, PageCodec};
@@ -40,3 +41,4 @@ pub use lzo::decompress as decompress_lzo;
 pub use plan::{Descriptors, KdumpEnd, KdumpPlan, KdumpPlanError, StoredPage, store_page};
 pub(crate) use rank::RankedBitmap;
 pub use write_lzo::Lzo;
+pub use zstd::Zstd;

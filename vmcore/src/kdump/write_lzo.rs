@@ -4,7 +4,8 @@
 //! Documentation/staging/lzo.rst, describes them byte by byte).
 
 use super::codec::{Compress, PageCodec};
-use super::repeats::{PAGE_LEN_MAX, Part, Repeats};
+use super::repeats::{Finder, Page};
+use crate::limits::PAGE_LEN_USIZE as PAGE;
 
 /// The farthest copy of the short form, and its longest.
 const SHORT_DISTANCE_MAX: usize = 2048;
@@ -12,10 +13,10 @@ const SHORT_LEN_MAX: usize = 8;
 /// The end: a copy of the far form that copies nothing.
 const END: [u8; 3] = [17, 0, 0];
 
-/// Makes pages of at most 16 KiB smaller.
+/// Makes pages smaller. Keeps its tables from page to page.
 #[derive(Debug, Clone, Default)]
 pub struct Lzo {
-    repeats: Repeats,
+    finder: Finder,
 }
 
 impl Compress for Lzo {
@@ -23,30 +24,26 @@ impl Compress for Lzo {
         PageCodec::Lzo
     }
 
+    /// Only whole pages are compressed.
     fn compress(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
-        if page.is_empty() || page.len() > PAGE_LEN_MAX {
+        let Ok(page): Result<&Page, _> = page.try_into() else {
             return false;
-        }
+        };
         let start = out.len();
+        self.finder.find(page, PAGE);
         // The byte of the copy before that counts the literals behind it.
         let mut counter = None;
-        self.repeats.parts(
-            page,
-            page.len(),
-            |Part {
-                 literals,
-                 distance,
-                 len,
-             }| {
-                put_literals(literals, counter, out);
-                if len > 0 {
-                    put_copy(distance, len, out);
-                    counter = Some(out.len() - 2);
-                }
-            },
-        );
+        let mut rest = self.finder.literals();
+        for found in self.finder.found() {
+            let (literals, behind) = rest.split_at_checked(found.literals.into()).unwrap_or_default();
+            put_literals(literals, counter, out);
+            put_copy(found.distance.into(), found.len.into(), out);
+            counter = Some(out.len() - 2);
+            rest = behind;
+        }
+        put_literals(rest, counter, out);
         out.extend(END);
-        out.len() - start < page.len()
+        out.len() - start < PAGE
     }
 }
 
@@ -105,7 +102,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn there_and_back(page: &[u8]) -> Option<usize> {
+    /// What becomes of a page that begins so.
+    fn there_and_back(begin: &[u8]) -> Option<usize> {
+        let page: Vec<u8> = begin
+            .iter()
+            .copied()
+            .chain([1, 2, 3].into_iter().cycle())
+            .take(PAGE)
+            .collect();
+        let page = &page[..];
         let mut out = vec![1, 2, 3];
         let is_smaller = Lzo::default().compress(page, &mut out);
         if is_smaller {
@@ -118,7 +123,7 @@ mod tests {
 
     #[test]
     fn every_form_of_literals_and_copies_comes_back() {
-        let noise: Vec<u8> = (0..600_u32)
+        let noise: Vec<u8> = (0..4096_u32)
             .map(|at| (at * at).wrapping_mul(2_654_435_761).to_le_bytes()[2])
             .collect();
         let mut smaller = 0;
@@ -139,8 +144,10 @@ mod tests {
         far.extend(&noise[..100]);
         assert!(there_and_back(&far).unwrap() < 160);
         assert!(there_and_back(&[9; 4096]).unwrap() < 40);
-        assert_eq!(there_and_back(&vec![0; 20_000]), None, "farther than a copy reaches");
         assert_eq!(there_and_back(&noise), None, "noise does not get smaller");
+        for len in [0, 1, PAGE - 1, PAGE + 1] {
+            assert!(!Lzo::default().compress(&vec![0; len], &mut Vec::new()), "{len}");
+        }
     }
 
     proptest! {

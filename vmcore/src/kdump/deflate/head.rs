@@ -1,8 +1,8 @@
 //! How a block tells its codes (RFC 1951, 3.2.7).
 
-use super::bits::Bits;
-use super::code::{Code, Logs};
 use super::symbols::{DISTANCES, LITERALS};
+use crate::kdump::entropy::bits::Bits;
+use crate::kdump::entropy::code::{Code, Logs, Order};
 
 /// The order in which lengths of the code of lengths are written, and the longest of them.
 const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
@@ -45,7 +45,7 @@ impl Head {
             *to = *from;
         }
         self.find(all.get(..len).unwrap_or_default());
-        self.code.make(&self.counts, logs, LEN_MAX);
+        self.code.make(&self.counts, logs, LEN_MAX, Order::ShortestFirst);
         let written = ORDER.iter().rposition(|symbol| self.code.len_of(*symbol) != 0);
         let written = written.map_or(4, |last| (last + 1).max(4));
         bits.put(low(literals.len().saturating_sub(257)), 5);
@@ -106,6 +106,6 @@ impl Head {
     }
 }
 
-fn low(value: usize) -> u32 {
-    u32::try_from(value).unwrap_or(0)
+fn low(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(0)
 }

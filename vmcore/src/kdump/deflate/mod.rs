@@ -4,36 +4,31 @@
 //! 4 KiB that takes longer than looking at it, so that here everything is as small as a page is.
 //!
 //! ```text
-//! page ─► find (what repeats; counts) ─► code (a code for these counts) ─► head (tells the code) ─► bits
+//! page ─► repeats ─► count (symbols) ─► code (for these counts) ─► head (tells the code) ─► bits
 //! ```
 //!
-//! - `find`: what repeats
-//! - `array`: pages of objects that resemble each other
 //! - `symbols`: symbols of lengths and distances
-//! - `code`: codes for counts
+//! - `count`: how often each occurs
 //! - `head`: how a block tells its codes
-//! - `bits`: the bits of a stream
 
-mod array;
-mod bits;
-mod code;
-mod find;
+mod count;
 mod head;
 mod symbols;
 #[cfg(test)]
 mod tests;
 
 use super::codec::{Compress, PageCodec};
-use bits::{Bits, ROOM};
-use code::{Code, Logs};
-use find::{Counts, Finder, PADDING};
+use super::entropy::bits::{Bits, ROOM};
+use super::entropy::code::{Code, Logs, Order};
+use super::repeats::{Finder, PADDING, Page};
+use count::Counts;
 use head::Head;
 use symbols::{DISTANCES, END, LITERALS, Lengths, distance_symbol};
 
 use crate::limits::PAGE_LEN_USIZE as PAGE;
 
-type Page = [u8; PAGE];
-
+/// The longest copy (RFC 1951, 3.2.5).
+const COPY_LEN_MAX: usize = 258;
 /// The longest word: four of them and what waits of a byte fit 64 bits.
 const WORD_LEN_MAX: u32 = 12;
 /// Of so few literals and repetitions the codes take more room than they save, and the format's own are taken.
@@ -106,10 +101,7 @@ impl Deflate {
         Self {
             adler_32,
             finder: Finder::default(),
-            counts: Counts {
-                literals: [0; LITERALS],
-                distances: [0; DISTANCES],
-            },
+            counts: Counts::default(),
             logs: Logs::default(),
             lengths: Lengths::default(),
             own: Codes::default(),
@@ -121,18 +113,22 @@ impl Deflate {
 
     /// Puts the block into the room; how many bytes it has, or nothing if the page would hardly become smaller.
     fn block(&mut self, page: &Page) -> Option<usize> {
-        self.finder.find(page);
+        self.finder.find(page, COPY_LEN_MAX);
         let symbols = self.finder.literals().len() + self.finder.found().len();
-        let mut bits = Bits::new(&mut self.out);
+        let mut bits = Bits::new(&mut self.out, 0);
         let codes = if symbols <= FEW {
             // The last block, with the format's own codes.
             bits.put(0b011, 3);
             &self.fixed
         } else {
-            self.finder.count(&self.lengths, &mut self.counts);
+            self.counts.take(&self.finder, &self.lengths);
             let Counts { literals, distances } = &self.counts;
-            self.own.literals.make(literals, &self.logs, WORD_LEN_MAX);
-            self.own.distances.make(distances, &self.logs, WORD_LEN_MAX);
+            self.own
+                .literals
+                .make(literals, &self.logs, WORD_LEN_MAX, Order::ShortestFirst);
+            self.own
+                .distances
+                .make(distances, &self.logs, WORD_LEN_MAX, Order::ShortestFirst);
             if self.own.price(&self.counts) + GAIN_MIN_BITS > PAGE_BITS {
                 return None;
             }
@@ -174,7 +170,7 @@ fn put_text(finder: &Finder, codes: &Codes, lengths: &Lengths, bits: &mut Bits<'
         bits.put(length.extra.into(), length.extra_bits.into());
         let (symbol, extra, extra_bits) = distance_symbol(found.distance);
         bits.put_word(distances.get(symbol as usize).copied().unwrap_or(0));
-        bits.put(extra, extra_bits);
+        bits.put(extra.into(), extra_bits);
         bits.flush();
     }
     put_plain(rest, rest.len().saturating_sub(PADDING), bits);

@@ -143,7 +143,7 @@ proptest! {
         let used = table.iter().filter(|count| **count > 0).count();
         for len_max in [WORD_LEN_MAX, 9] {
             let mut code = Code::default();
-            code.make(&table, &Logs::default(), len_max);
+            code.make(&table, &Logs::default(), len_max, Order::ShortestFirst);
             let lens = code.lens(0).iter().filter(|len| **len > 0);
             prop_assert_eq!(lens.clone().count(), used.max(2));
             prop_assert!(lens.clone().all(|len| u32::from(*len) <= len_max));

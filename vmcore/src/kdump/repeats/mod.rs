@@ -1,11 +1,15 @@
-//! What repeats within a page, and how often each symbol of the format occurs in what is left.
+//! What repeats within a page: the half of a compressor that looks.
 //!
 //! Greedy: one look at the last place of the same six bytes. Each repetition costs the processor a wrong guess or two, which is
 //! most of the time that all this takes; shorter ones cost more of it than they gain.
 
-use super::array::{OBJECT_LEN, differ_first, is_array};
-use super::symbols::{DISTANCES, END, LITERALS, Lengths, distance_symbol};
-use super::{PAGE, Page};
+mod array;
+
+use crate::limits::PAGE_LEN_USIZE as PAGE;
+use array::{OBJECT_LEN, differ_first, is_array};
+
+/// What is looked through.
+pub(super) type Page = [u8; PAGE];
 
 const TABLE_BITS: u32 = 11;
 const TABLE_LEN: usize = 1 << TABLE_BITS;
@@ -13,12 +17,10 @@ const TABLE_LEN: usize = 1 << TABLE_BITS;
 const REPEAT_MIN: u32 = 6;
 /// What of eight bytes does not count.
 const IGNORED_BITS: u32 = 64 - 8 * REPEAT_MIN;
-/// The longest copy (RFC 1951, 3.2.5).
-const COPY_LEN_MAX: usize = 258;
 /// After each 2^5 places without a repetition the steps become longer.
 const PATIENCE_BITS: u32 = 5;
 /// Repetitions of a page: each is at least four bytes long.
-const FOUND_MAX: usize = 1024;
+pub(super) const FOUND_MAX: usize = PAGE / 4;
 /// Literals are copied so many at a time.
 const COPIED: usize = 16;
 /// Bytes behind the last literal, so that those who read some at once need not care for the end.
@@ -27,7 +29,7 @@ pub(super) const PADDING: usize = COPIED;
 /// A page, and zeros behind it.
 pub(super) type Text = [u8; 2 * PAGE];
 
-/// So many literals, then a copy.
+/// So many literals, then a copy of so many bytes from so far back.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Found {
     pub(super) literals: u16,
@@ -46,13 +48,6 @@ pub(super) struct Finder {
     /// Literals, one behind the other.
     literals: Box<[u8; PAGE + 2 * COPIED]>,
     literals_len: usize,
-}
-
-/// How often each symbol occurs.
-#[derive(Debug, Clone)]
-pub(super) struct Counts {
-    pub(super) literals: [u16; LITERALS],
-    pub(super) distances: [u16; DISTANCES],
 }
 
 impl Default for Finder {
@@ -86,8 +81,8 @@ impl Finder {
             .unwrap_or_default()
     }
 
-    /// Looks through a page.
-    pub(super) fn find(&mut self, page: &Page) {
+    /// Looks through a page for copies of at most so many bytes.
+    pub(super) fn find(&mut self, page: &Page, copy_len_max: usize) {
         if let Some(text) = self.text.first_chunk_mut() {
             *text = *page;
         }
@@ -116,7 +111,7 @@ impl Finder {
                 }
             }
             waited = 0;
-            let most = PAGE.wrapping_sub(at).min(COPY_LEN_MAX);
+            let most = PAGE.wrapping_sub(at).min(copy_len_max);
             let mut len = 0_usize;
             while differ == 0 {
                 len = len.wrapping_add(8);
@@ -146,8 +141,8 @@ impl Finder {
         self.found_len = found_len;
     }
 
-    /// Counts the symbols of what was found.
-    pub(super) fn count(&self, lengths: &Lengths, counts: &mut Counts) {
+    /// How often each byte is a literal.
+    pub(super) fn count_literals(&self) -> [u16; 256] {
         // A processor waits for a counter that it has just written: neighbours have counters of their own.
         let mut of_four = [[0_u16; 256]; 4];
         let (fours, rest) = self.literals().as_chunks::<4>();
@@ -159,30 +154,17 @@ impl Finder {
         for byte in rest {
             add_one(&mut of_four[0], usize::from(*byte));
         }
-        let [a, b, c, d] = &of_four;
-        for ((((sum, a), b), c), d) in counts.literals.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-            *sum = a.wrapping_add(*b).wrapping_add(*c).wrapping_add(*d);
+        let [mut sums, b, c, d] = of_four;
+        for (((sum, b), c), d) in sums.iter_mut().zip(b).zip(c).zip(d) {
+            *sum = sum.wrapping_add(b).wrapping_add(c).wrapping_add(d);
         }
-        let (mut of_lengths, mut of_distances) = ([0_u16; 32], [0_u16; 32]);
-        for found in self.found() {
-            add_one(&mut of_lengths, usize::from(lengths.of(found.len).symbol) % 32);
-            add_one(&mut of_distances, distance_symbol(found.distance).0 as usize % 32);
-        }
-        // Symbols of lengths begin at 257, a multiple of 32 and one.
-        for (count, own) in counts.literals.iter_mut().skip(END).zip(of_lengths) {
-            *count = own;
-        }
-        if let Some(end) = counts.literals.get_mut(END) {
-            *end = 1;
-        }
-        for (count, own) in counts.distances.iter_mut().zip(of_distances) {
-            *count = own;
-        }
+        sums
     }
 }
 
+/// One more of these.
 #[inline(always)]
-fn add_one<const N: usize>(counters: &mut [u16; N], index: usize) {
+pub(super) fn add_one<const N: usize>(counters: &mut [u16; N], index: usize) {
     if let Some(counter) = counters.get_mut(index) {
         *counter = counter.wrapping_add(1);
     }

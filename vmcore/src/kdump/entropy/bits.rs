@@ -1,11 +1,12 @@
-//! Bits behind one another, the lowest first (RFC 1951, 3.1.1), into a room of fixed length.
+//! Bits behind one another, the lowest first (RFC 1951, 3.1.1), into a room of fixed length. zstd's are read from the end (RFC 8878,
+//! 4.1), which is the same to whoever writes them in the order opposite to that of reading.
 
 /// More than a page ever needs, so that a place modulo half of it always has room for eight bytes.
-pub(super) const ROOM: usize = 16_384;
+pub(in crate::kdump) const ROOM: usize = 16_384;
 
 /// Takes bits.
 #[derive(Debug)]
-pub(super) struct Bits<'o> {
+pub(in crate::kdump) struct Bits<'o> {
     out: &'o mut [u8; ROOM],
     at: usize,
     waiting: u64,
@@ -14,10 +15,11 @@ pub(super) struct Bits<'o> {
 }
 
 impl<'o> Bits<'o> {
-    pub(super) fn new(out: &'o mut [u8; ROOM]) -> Self {
+    /// Bits from this place of the room on.
+    pub(in crate::kdump) fn new(out: &'o mut [u8; ROOM], at: usize) -> Self {
         Self {
             out,
-            at: 0,
+            at,
             waiting: 0,
             count: 0,
         }
@@ -25,20 +27,20 @@ impl<'o> Bits<'o> {
 
     /// The lowest `count` bits of `value`; the others are zero. Between two calls of [`Self::flush`] at most 56.
     #[inline(always)]
-    pub(super) fn put(&mut self, value: u32, count: u32) {
-        self.waiting |= u64::from(value) << (self.count % 64);
+    pub(in crate::kdump) fn put(&mut self, value: u64, count: u32) {
+        self.waiting |= value << (self.count % 64);
         self.count = self.count.wrapping_add(count);
     }
 
     /// A word as [`super::code::Code::words`] has it.
     #[inline(always)]
-    pub(super) fn put_word(&mut self, word: u32) {
-        self.put(word & 0xffff, word >> 16);
+    pub(in crate::kdump) fn put_word(&mut self, word: u32) {
+        self.put((word & 0xffff).into(), word >> 16);
     }
 
     /// Writes whole bytes; fewer than eight bits wait then.
     #[inline(always)]
-    pub(super) fn flush(&mut self) {
+    pub(in crate::kdump) fn flush(&mut self) {
         let at = self.at % (ROOM / 2);
         if let Some(room) = self.out.get_mut(at..at + 8) {
             room.copy_from_slice(&self.waiting.to_le_bytes());
@@ -48,11 +50,18 @@ impl<'o> Bits<'o> {
         self.count %= 8;
     }
 
-    /// What still waits, filled with zeros to a whole byte; how many bytes there are in all.
-    pub(super) fn finish(mut self) -> usize {
+    /// What still waits, filled with zeros to a whole byte; the place behind it.
+    pub(in crate::kdump) fn finish(mut self) -> usize {
         self.flush();
         self.count = self.count.wrapping_add(7);
         self.flush();
         self.at
+    }
+
+    /// The same behind a bit that tells who reads from the end where to begin.
+    pub(in crate::kdump) fn finish_marked(mut self) -> usize {
+        self.flush();
+        self.put(1, 1);
+        self.finish()
     }
 }

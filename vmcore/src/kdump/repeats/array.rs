@@ -3,8 +3,7 @@
 //! The kernel's page structures are: 16 MiB of them for each GiB of the guest, most of what is left of a large core without what a
 //! debugger does not need. There it is known where something like this stood, and nothing is looked up.
 
-use super::PAGE;
-use super::find::Text;
+use super::{PAGE, Text};
 
 /// Length of an object, and the distance to what resembles it.
 pub(super) const OBJECT_LEN: usize = 64;

@@ -9,7 +9,7 @@ const FRACTION_BITS: u32 = 4;
 
 /// Logarithms to base 2, in sixteenths.
 #[derive(Debug, Clone)]
-pub(super) struct Logs(Box<[u8; COUNT_END]>);
+pub(in crate::kdump) struct Logs(Box<[u8; COUNT_END]>);
 
 impl Default for Logs {
     #[allow(
@@ -33,9 +33,40 @@ impl Logs {
     }
 }
 
+/// How words are numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kdump) enum Order {
+    /// Words of few bits are low (RFC 1951, 3.2.2); they are written from their highest bit on.
+    ShortestFirst,
+    /// Words of few bits are high (RFC 8878, 4.2.1.3); they are written from their lowest bit on, and read from the highest.
+    LongestFirst,
+}
+
+impl Order {
+    /// The first word of each length, of so many each.
+    fn first_words(self, of_len: &[u16; 16]) -> [u16; 16] {
+        let (mut first, mut word) = ([0_u16; 16], 0_u16);
+        match self {
+            Self::ShortestFirst => {
+                for (first, shorter) in first.iter_mut().skip(1).zip(of_len) {
+                    word = word.wrapping_add(*shorter) << 1;
+                    *first = word;
+                }
+            }
+            Self::LongestFirst => {
+                for (first, count) in first.iter_mut().zip(of_len).skip(1).rev() {
+                    *first = word;
+                    word = word.wrapping_add(*count) >> 1;
+                }
+            }
+        }
+        first
+    }
+}
+
 /// A code: words of at most so many bits for some of N symbols.
 #[derive(Debug, Clone)]
-pub(super) struct Code<const N: usize> {
+pub(in crate::kdump) struct Code<const N: usize> {
     /// Zero for symbols that do not occur.
     lens: [u8; N],
     /// The word, its first bit lowest, and its length above 16 bits. Only those of symbols that occur mean anything.
@@ -57,8 +88,8 @@ impl<const N: usize> Default for Code<N> {
 }
 
 impl<const N: usize> Code<N> {
-    /// A code with words of these lengths.
-    pub(super) fn of_lens(lens: [u8; N]) -> Self {
+    /// A code with words of these lengths, the shortest first.
+    pub(in crate::kdump) fn of_lens(lens: [u8; N]) -> Self {
         let mut code = Self {
             lens,
             ..Self::default()
@@ -67,22 +98,28 @@ impl<const N: usize> Code<N> {
             *used = (symbol, 0);
         }
         code.used_len = N;
-        code.number();
+        code.number(Order::ShortestFirst);
         code
     }
 
     /// Makes the code anew. With fewer than two symbols it gets words that are never used: a code must be whole.
-    pub(super) fn make(&mut self, counts: &[u16; N], logs: &Logs, len_max: u32) {
+    pub(in crate::kdump) fn make(&mut self, counts: &[u16; N], logs: &Logs, len_max: u32, order: Order) {
         self.lens = [0; N];
         self.used_len = 0;
         let total: u32 = counts.iter().map(|count| u32::from(*count)).sum();
         let log = logs.of(total);
-        for (symbol, count) in (0_u16..).zip(counts) {
-            let share = log.wrapping_sub(logs.of(u32::from(*count)));
-            if let Some(used) = self.used.get_mut(self.used_len) {
-                *used = (symbol, (share & 0xff) as u8);
+        for (first, eight) in (0_u16..).step_by(8).zip(counts.chunks(8)) {
+            // Pages of data know few bytes.
+            if eight.iter().fold(0, |any, count| any | count) == 0 {
+                continue;
             }
-            self.used_len = self.used_len.wrapping_add(usize::from(*count > 0));
+            for (symbol, count) in (first..).zip(eight) {
+                let share = log.wrapping_sub(logs.of(u32::from(*count)));
+                if let Some(used) = self.used.get_mut(self.used_len) {
+                    *used = (symbol, (share & 0xff) as u8);
+                }
+                self.used_len = self.used_len.wrapping_add(usize::from(*count > 0));
+            }
         }
         if self.used_len < 2 {
             let only = if self.used_len == 0 { 0 } else { self.used[0].0 };
@@ -92,7 +129,7 @@ impl<const N: usize> Code<N> {
             self.used_len = 2;
         }
         self.fit(len_max);
-        self.number();
+        self.number(order);
     }
 
     /// Finds lengths with which the words make a whole code.
@@ -132,8 +169,8 @@ impl<const N: usize> Code<N> {
         }
     }
 
-    /// Gives the words their bits (RFC 1951, 3.2.2).
-    fn number(&mut self) {
+    /// Gives the words their bits.
+    fn number(&mut self, order: Order) {
         let used = self.used.get(..self.used_len).unwrap_or_default();
         let mut of_len = [0_u16; 16];
         for (symbol, _) in used {
@@ -143,42 +180,47 @@ impl<const N: usize> Code<N> {
             }
         }
         of_len[0] = 0;
-        let (mut next, mut word) = ([0_u16; 16], 0_u16);
-        for (next, shorter) in next.iter_mut().skip(1).zip(of_len) {
-            word = word.wrapping_add(shorter) << 1;
-            *next = word;
-        }
+        let mut next = order.first_words(&of_len);
         for (symbol, _) in used {
             let len = self.lens.get(usize::from(*symbol)).copied().unwrap_or(0);
             let next = next.get_mut(usize::from(len % 16));
             if let (Some(next), Some(word)) = (next, self.words.get_mut(usize::from(*symbol))) {
-                let bits = u32::from(next.reverse_bits()) << (len % 16) >> 16;
+                let bits = match order {
+                    Order::ShortestFirst => u32::from(next.reverse_bits()) << (len % 16) >> 16,
+                    Order::LongestFirst => u32::from(*next),
+                };
                 *word = bits & 0xffff | u32::from(len) << 16;
                 *next = next.wrapping_add(1);
             }
         }
     }
 
+    /// The symbols that have a word, ascending.
+    pub(in crate::kdump) fn symbols(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
+        let used = self.used.get(..self.used_len).unwrap_or_default();
+        used.iter().map(|(symbol, _)| usize::from(*symbol))
+    }
+
     /// The lengths up to the last symbol that has one, but at least so many.
-    pub(super) fn lens(&self, least: usize) -> &[u8] {
+    pub(in crate::kdump) fn lens(&self, least: usize) -> &[u8] {
         let last = self.used_len.checked_sub(1).and_then(|last| self.used.get(last));
         let end = last.map_or(0, |(symbol, _)| usize::from(*symbol) + 1).max(least);
         self.lens.get(..end).unwrap_or(&self.lens)
     }
 
     /// How many bits a symbol's word has.
-    pub(super) fn len_of(&self, symbol: usize) -> u8 {
+    pub(in crate::kdump) fn len_of(&self, symbol: usize) -> u8 {
         self.lens.get(symbol).copied().unwrap_or(0)
     }
 
     /// The words: bits, and above 16 their number.
     #[inline(always)]
-    pub(super) fn words(&self) -> &[u32; N] {
+    pub(in crate::kdump) fn words(&self) -> &[u32; N] {
         &self.words
     }
 
     /// Bits of all words of a text.
-    pub(super) fn price(&self, counts: &[u16; N]) -> u32 {
+    pub(in crate::kdump) fn price(&self, counts: &[u16; N]) -> u32 {
         let prices = counts.iter().zip(&self.lens);
         prices.fold(0, |sum: u32, (count, len)| {
             sum.wrapping_add(u32::from(*count).wrapping_mul(u32::from(*len)))
