@@ -5,7 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, UnixListener};
@@ -73,6 +75,8 @@ pub struct ApiListener {
     on: ListenOn,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Closed when the thread has ended.
+    ended: mpsc::Receiver<()>,
 }
 
 impl ApiListener {
@@ -88,6 +92,7 @@ impl ApiListener {
             .build()
             .map_err(ListenError::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
+        let (running, ended) = mpsc::channel();
         let until = async move {
             let _ = stopped.await;
         };
@@ -101,7 +106,10 @@ impl ApiListener {
                 let real = ListenOn::Tcp(listener.local_addr().map_err(bind_error)?);
                 let serving = axum::serve(listener, service).with_graceful_shutdown(until);
                 drop(entered);
-                (real, spawn(move || drop(runtime.block_on(serving.into_future()))))
+                (
+                    real,
+                    spawn(running, move || drop(runtime.block_on(serving.into_future()))),
+                )
             }
             ListenOn::Tls(address, files) => {
                 let tls = ServerTls::read(files.clone())?;
@@ -110,7 +118,10 @@ impl ApiListener {
                 let listener = TlsListener::new(listener, tls).map_err(bind_error)?;
                 let serving = axum::serve(listener, service).with_graceful_shutdown(until);
                 drop(entered);
-                (real, spawn(move || drop(runtime.block_on(serving.into_future()))))
+                (
+                    real,
+                    spawn(running, move || drop(runtime.block_on(serving.into_future()))),
+                )
             }
             ListenOn::Unix(path) => {
                 make_room(path)?;
@@ -118,14 +129,28 @@ impl ApiListener {
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(bind_error)?;
                 let serving = axum::serve(listener, service).with_graceful_shutdown(until);
                 drop(entered);
-                (on, spawn(move || drop(runtime.block_on(serving.into_future()))))
+                (
+                    on,
+                    spawn(running, move || drop(runtime.block_on(serving.into_future()))),
+                )
             }
         };
         Ok(Self {
             on,
             stop: Some(stop),
             thread: Some(thread?),
+            ended,
         })
+    }
+
+    /// Stops it as dropping does, and waits at most `patience` until those who asked already have their answers: the one that told
+    /// a machine to end is among them.
+    pub fn finish(mut self, patience: Duration) {
+        drop(self.stop.take());
+        // Nothing is ever sent.
+        if self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            tracing::debug!("an API's caller waits for an answer that it will not get");
+        }
     }
 
     /// Where it listens, with the real port.
@@ -153,7 +178,12 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-fn spawn(run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ListenError> {
+/// Runs it on a thread; `running` is dropped when it has ended.
+fn spawn(running: mpsc::Sender<()>, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ListenError> {
+    let run = move || {
+        let _running = running;
+        run();
+    };
     std::thread::Builder::new()
         .name("api-main".to_owned())
         .spawn(run)
@@ -206,6 +236,55 @@ mod tests {
         let second = ApiListener::start(ListenOn::Unix(path.clone()), router());
         assert!(matches!(second, Err(ListenError::Busy { .. })));
         drop(first);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn whoever_asked_before_the_end_gets_an_answer() {
+        use std::io::{Read as _, Write as _};
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let (entered, enters) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel::<()>();
+        let may_go_on = std::sync::Arc::new(std::sync::Mutex::new(may_go_on));
+        let slow = move || async move {
+            entered.send(()).unwrap();
+            let wait = move || may_go_on.lock().unwrap().recv();
+            tokio::task::spawn_blocking(wait).await.unwrap().unwrap();
+            "answered"
+        };
+        let listener = ApiListener::start(ListenOn::Unix(path.clone()), Router::new().route("/", get(slow))).unwrap();
+        let mut caller = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        caller
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        enters.recv_timeout(Duration::from_secs(60)).unwrap();
+        let ending = std::thread::spawn(move || listener.finish(Duration::from_secs(60)));
+        assert!(!ending.is_finished(), "nobody has answered yet");
+        go_on.send(()).unwrap();
+        ending.join().unwrap();
+        // All that will ever come is here already.
+        caller.set_nonblocking(true).unwrap();
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("answered"), "{answer}");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_longer_than_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let (entered, enters) = mpsc::channel();
+        let never = move || async move {
+            entered.send(()).unwrap();
+            std::future::pending::<&str>().await
+        };
+        let listener = ApiListener::start(ListenOn::Unix(path.clone()), Router::new().route("/", get(never))).unwrap();
+        let mut caller = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        io::Write::write_all(&mut caller, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        enters.recv_timeout(Duration::from_secs(60)).unwrap();
+        listener.finish(Duration::from_millis(10));
         assert!(!path.exists());
     }
 

@@ -27,6 +27,9 @@ use crate::{signals, vm_sockets};
 /// What to do about a socket that cannot be had.
 const CHOOSE_ANOTHER: &str = "choose another --name or --api";
 
+/// How long the end waits for the answers of its API: whoever told the machine to stop shall hear that it does.
+const ANSWERS_WAIT: Duration = Duration::from_secs(1);
+
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -168,7 +171,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     };
     signals::on_stop(move || handle.stop()).or_exit(Exit::Failed)?;
     let end = agent.wait();
-    drop(serving);
+    serving.finish(ANSWERS_WAIT);
     Ok(match end {
         RunEnd::PoweredOff | RunEnd::Stopped => Exit::Ok,
         RunEnd::Crashed(CoreFate::Safe) => Exit::CoreSafe,
