@@ -2,9 +2,10 @@
 //! plain copy of it. `COREFERRY_BENCH_SHORT` takes a smaller guest and fewer rounds.
 //!
 //! A stock Debian guest panics under QEMU (TCG), its dump is laid out as ours and sent to a receiver. Then both programs read the
-//! stored file in turn, round after round; a ratio is the median of the ratios within a round. Needs the testbed; without it the
-//! benchmark says so.
+//! stored file in turn, round after round, first with the file in the page cache, then without; a ratio is the median of the ratios
+//! within a round. Needs the testbed; without it the benchmark says so.
 
+mod cold;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 #[path = "../../tests/tools/guest.rs"]
@@ -74,15 +75,34 @@ fn measure(testbed: &Testbed, mem_mib: u32, rounds: usize) -> Result<()> {
 
     let mut printed = Vec::new();
     let dmesg = dir.path().join("dmesg");
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    // One round that does not count fills the caches.
-    for round in 0..=rounds {
-        let explained = explain(core_dir, &mut printed)?;
-        let dumped = dump_dmesg(testbed, &stored, &dmesg)?;
-        if round > 0 {
-            ours.push(explained.as_secs_f64() * 1e3);
-            theirs.push(dumped.as_secs_f64() * 1e3);
+    let manifest = core_dir.join("manifest.json");
+    for is_cold in [false, true] {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let before = || {
+            if is_cold {
+                cold::forget(&[&stored, &manifest])
+            } else {
+                Ok(())
+            }
+        };
+        // One round that does not count fills the caches.
+        for round in 0..=rounds {
+            before()?;
+            let explained = explain(core_dir, &mut printed)?;
+            before()?;
+            let dumped = dump_dmesg(testbed, &stored, &dmesg)?;
+            if round > 0 {
+                ours.push(explained.as_secs_f64() * 1e3);
+                theirs.push(dumped.as_secs_f64() * 1e3);
+            }
         }
+        let place = if is_cold {
+            "not in the page cache"
+        } else {
+            "in the page cache"
+        };
+        println!("\na core of {len_mib} MiB explained ({rounds} rounds, file {place})");
+        print(ours, theirs);
     }
     let explanation: serde_json::Value = serde_json::from_slice(&printed)?;
     let last = |text: &str| text.trim_end().lines().last().map(str::to_owned);
@@ -92,16 +112,19 @@ fn measure(testbed: &Testbed, mem_mib: u32, rounds: usize) -> Result<()> {
         "what was explained is not what was dumped: {}",
         explanation["crash"]
     );
-    let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
-    println!("\na core of {len_mib} MiB explained ({rounds} rounds, file in the page cache)");
-    println!("{:<40} {:>9.1} ms (median)", "coreferry explain-core", median(ours));
-    println!(
-        "{:<40} {:>9.1} ms (median)",
-        "makedumpfile --dump-dmesg",
-        median(theirs)
-    );
-    println!("{:<40} {:>9.3} (median of the rounds)", "ratio", median(ratios));
     scan::run(&stored, rounds)
+}
+
+/// The medians, and that of the ratios within a round; times in milliseconds.
+fn print(ours: Vec<f64>, theirs: Vec<f64>) {
+    let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+    for (name, value, unit) in [
+        ("coreferry explain-core", median(ours), "ms (median)"),
+        ("makedumpfile --dump-dmesg", median(theirs), "ms (median)"),
+        ("ratio", median(ratios), "(median of the rounds)"),
+    ] {
+        println!("{name:<40} {value:>9.3} {unit}");
+    }
 }
 
 /// What the receiver runs for each core, by a pipe as there.
