@@ -125,12 +125,22 @@ pub const EXPLAIN_QUEUE: usize = 1024;
 /// The longest time for one explanation: reading a log takes milliseconds, a hostile core may take as long as it can.
 pub const EXPLAIN_TIME: Duration = Duration::from_secs(60);
 
-/// The processor time in which a core is read for its explanation: half a minute is what its process has, and what was found by
-/// then must still be told. All of 32 GiB is searched in less.
+/// Address space of the process that explains a core. The program itself takes a quarter of it; a log of 64 MiB as records, as text and
+/// escaped, or a trailer of 256 MiB, were seen to take less than 300 MiB.
+pub const EXPLAIN_MEMORY_BYTES: u64 = 1 << 30;
+
+/// Its processor time in seconds: a log takes milliseconds.
+pub const EXPLAIN_CPU_S: u64 = 30;
+
+/// What it may print into a file: more than an explanation has, whose log is cut.
+pub const EXPLAIN_PRINTED_BYTES: u64 = 64 << 20;
+
+/// The processor time in which a core is read for its explanation: half of what its process has, since what was found by then must
+/// still be told. All of 32 GiB is searched in less.
 pub const EXPLAIN_CPU_TIME: Duration = Duration::from_secs(15);
 
 /// The same where a person asks for the log, who may stop it.
-pub const LOG_CPU_TIME: Duration = Duration::from_secs(120);
+pub const LOG_CPU_TIME: Duration = Duration::from_secs(60);
 
 /// Longest log in an explanation, in bytes after escaping: 1 MiB is four times what distribution kernels keep by default
 /// (CONFIG_LOG_BUF_SHIFT 17 and the CPUs' share), and its end is what matters.

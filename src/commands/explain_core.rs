@@ -3,15 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use server::limits::{EXPLAIN_CPU_S, EXPLAIN_MEMORY_BYTES, EXPLAIN_PRINTED_BYTES};
+
 use crate::cli_failure::{Exit, OrExit as _, Outcome};
 use crate::output;
-
-/// Address space: the program itself, a log of 64 MiB three times over, and room to spare.
-const MEMORY_BYTES: u64 = 1 << 30;
-/// Time on a CPU: a log takes milliseconds.
-const CPU_S: u64 = 30;
-/// More than an explanation has, whose log is cut at 1 MiB of characters.
-const PRINTED_BYTES: u64 = 64 << 20;
 
 /// Arguments of `explain-core`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +31,7 @@ impl Args {
 
 /// Prints what the core tells, as JSON.
 pub(crate) fn run(args: &Args) -> Outcome {
-    server::confine(MEMORY_BYTES, CPU_S, PRINTED_BYTES).or_exit(Exit::Failed)?;
+    server::confine(EXPLAIN_MEMORY_BYTES, EXPLAIN_CPU_S, EXPLAIN_PRINTED_BYTES).or_exit(Exit::Failed)?;
     let explanation = server::explain(&args.directory).or_exit(Exit::Failed)?;
     output::json(&explanation)?;
     Ok(Exit::Ok)

@@ -14,7 +14,7 @@ use crate::form::Form;
 pub(crate) const ID: &str = "019c12f0-0000-7000-8000-000000000001";
 
 /// Limits of the programs that have none of their own: address space in KiB, processor time in seconds, blocks of 512 bytes written.
-const LIMITS: &str = "ulimit -v 1048576; ulimit -t 30; ulimit -f 33554432; exec \"$@\"";
+const LIMITS: &str = "ulimit -v 1048576; ulimit -t 120; ulimit -f 33554432; exec \"$@\"";
 
 /// The directory.
 pub(crate) struct Store {
