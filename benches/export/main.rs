@@ -97,13 +97,15 @@ fn main() -> Result<()> {
 }
 
 /// What we make.
-const OURS: [(&str, u8); 7] = [
+const OURS: [(&str, u8); 9] = [
     ("kdump-zlib", ALL),
     ("kdump-zstd", ALL),
     ("kdump-lzo", ALL),
     ("kdump-uncompressed", ALL),
     ("kdump-zlib", 0),
     ("kdump-zstd", 0),
+    ("kdump-lzo", 0),
+    ("kdump-snappy", 0),
     ("kdump-uncompressed", 0),
 ];
 /// Where makedumpfile and QEMU stand behind them.

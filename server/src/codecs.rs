@@ -17,6 +17,12 @@ pub fn compressor(codec: PageCodec) -> Box<dyn Compress + Send> {
     }
 }
 
+/// CRC-32 of a page: the same for the same content.
+#[must_use]
+pub fn checksum(page: &[u8]) -> u32 {
+    libdeflater::crc32(page)
+}
+
 /// Pages as they are.
 struct Raw;
 

@@ -52,6 +52,9 @@ pub const LISTENING_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// How often a thread that waits for packets looks whether it should stop.
 pub const STOP_LOOK: Duration = Duration::from_millis(200);
 
+/// Pages that an export remembers, so that their content is stored once: 1 GiB of different ones, in some 20 MiB.
+pub const KNOWN_PAGES_MAX: usize = 1 << 18;
+
 /// Chunk over which a digest is made.
 pub const CHUNK_BYTES: u64 = 1024 * 1024;
 

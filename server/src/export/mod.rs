@@ -7,12 +7,14 @@
 //! - [`Exporter`]: from a core to a sink
 //! - `selection`: which pages are exported, and what became of the others
 //! - `filter`: what a level of makedumpfile leaves out
+//! - `known`: pages whose content stands in the file already
 //! - `windows`: pages read and compressed, by several threads, in order
 //! - `sink`: a file, a stream, or a flattened stream
 
 mod dense;
 mod filter;
 mod kdump;
+mod known;
 mod selection;
 mod sink;
 #[cfg(test)]

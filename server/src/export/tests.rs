@@ -44,6 +44,16 @@ fn state(page: u64) -> State {
 }
 
 fn content(page: u64) -> [u8; PAGE_LEN_USIZE] {
+    match page % 50 {
+        // Of a few kinds, each many times, within a window and beyond it.
+        40..=44 => noise(page % 7),
+        // As the next page, by its checksum.
+        45 => forged(noise(page + 1)),
+        _ => noise(page),
+    }
+}
+
+fn noise(page: u64) -> [u8; PAGE_LEN_USIZE] {
     let mut bytes = [0; PAGE_LEN_USIZE];
     let mut seed = page.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     // A third of the pages does not get smaller.
@@ -55,6 +65,18 @@ fn content(page: u64) -> [u8; PAGE_LEN_USIZE] {
         *byte = seed.to_le_bytes()[3];
     }
     bytes
+}
+
+/// Another page of the same CRC-32: the difference is a multiple of its polynomial.
+fn forged(mut page: [u8; PAGE_LEN_USIZE]) -> [u8; PAGE_LEN_USIZE] {
+    const POLYNOMIAL: u64 = 0x1_04c1_1db7;
+    let checksum = crate::codecs::checksum(&page);
+    for bit in 0..33_usize {
+        let coefficient = (POLYNOMIAL >> (32 - bit)) & 1;
+        page[100 + bit / 8] ^= u8::from(coefficient == 1) << (bit % 8);
+    }
+    assert_eq!(crate::codecs::checksum(&page), checksum);
+    page
 }
 
 /// Each page's number and physical address.
@@ -204,6 +226,24 @@ fn every_form_holds_the_same_pages_from_any_number_of_threads() {
             }
             assert!(files[0] == files[1], "{name}: threads make no difference");
         }
+    }
+}
+
+#[test]
+fn content_that_repeats_is_stored_once() {
+    let stored = || {
+        pages()
+            .filter(|(page, _)| matches!(state(*page), State::Stored | State::Lost))
+            .map(|(page, _)| content(page))
+    };
+    let different = stored().collect::<std::collections::HashSet<_>>().len();
+    assert!(different + 180 < stored().count(), "{different}");
+    let uncompressed = ExportFormat::parse("kdump-uncompressed").unwrap();
+    for threads in [1, 4] {
+        let (_, exported, _) = exported(&core(false, Some("linux")), uncompressed, threads);
+        // Bitmaps up to 5 GiB, and a descriptor for each page.
+        let beside = 512 << 10;
+        assert!(exported.file_len_bytes < (different * PAGE_LEN_USIZE + beside) as u64);
     }
 }
 

@@ -38,7 +38,7 @@ pub use deflate::Deflate;
 pub use header::{KdumpHeader, Utsname};
 pub use image::{KdumpError, KdumpImage};
 pub use lzo::decompress as decompress_lzo;
-pub use plan::{Descriptors, KdumpEnd, KdumpPlan, KdumpPlanError, StoredPage, store_page};
+pub use plan::{Descriptors, KdumpEnd, KdumpPlan, KdumpPlanError, Place, StoredPage, store_page};
 pub(crate) use rank::RankedBitmap;
 pub use write_lzo::Lzo;
 pub use zstd::Zstd;

@@ -18,8 +18,18 @@ pub enum StoredPage {
     Zero,
     /// As so many bytes of this codec.
     Bytes(PageCodec, u32),
+    /// As a page before it, whose content is the same.
+    Again(Place),
     /// It is lost: its descriptor points nowhere.
     Lost,
+}
+
+/// Where a page stands in the file, how long it is there, and the flags of its codec.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    offset: u64,
+    len_bytes: u32,
+    flags: u32,
 }
 
 /// The plan of one file.
@@ -238,19 +248,34 @@ impl Descriptors {
         self.next_at
     }
 
+    /// Where the next page stands if it is stored as so many bytes of this codec.
+    #[must_use]
+    pub const fn next_place(&self, codec: PageCodec, len_bytes: u32) -> Place {
+        Place {
+            offset: self.next_at,
+            len_bytes,
+            flags: codec.flag(),
+        }
+    }
+
     /// Appends the descriptor of the next page to `out`.
     pub fn push(&mut self, page: StoredPage, out: &mut Vec<u8>) {
-        let (offset, len, flags) = match page {
-            StoredPage::Zero => (self.zero_at, 4096, 0),
-            StoredPage::Bytes(codec, len) => (self.next_at, len, codec.flag()),
-            StoredPage::Lost => (0, 0, 0),
+        let place = match page {
+            StoredPage::Zero => Place {
+                offset: self.zero_at,
+                len_bytes: 4096,
+                flags: 0,
+            },
+            StoredPage::Bytes(codec, len_bytes) => self.next_place(codec, len_bytes),
+            StoredPage::Again(place) => place,
+            StoredPage::Lost => Place::default(),
         };
         if let StoredPage::Bytes(_, len) = page {
             self.next_at += u64::from(len);
         }
-        out.extend(offset.to_le_bytes());
-        out.extend(len.to_le_bytes());
-        out.extend(flags.to_le_bytes());
+        out.extend(place.offset.to_le_bytes());
+        out.extend(place.len_bytes.to_le_bytes());
+        out.extend(place.flags.to_le_bytes());
         out.extend([0; 8]);
     }
 }
