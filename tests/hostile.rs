@@ -38,7 +38,7 @@ use store::{ID, Store};
 use tally::{Outcome, Tally};
 
 /// Damaged cores.
-const CORES: u64 = 600;
+const CORES: u64 = 400;
 const CORES_ALL: u64 = 10_000;
 /// The most memory that a program may have at any time, for any of these cores. They are small; what they claim is not.
 const DAMAGED_PEAK_KIB_MAX: u64 = 256 << 10;

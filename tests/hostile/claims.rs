@@ -57,18 +57,19 @@ pub(crate) fn all(is_all: bool) -> Vec<fn() -> Claim> {
         || Claim::elf("1 GiB of zeros", &[(0, 0, 1 << 30)], &[], Vec::new()),
         shared_text,
         || longest_log("log of line feeds", b'\n'),
-        trailer,
+        || trailer("trailer of 64 MiB", 64 << 20),
     ];
     if is_all {
         all.extend([
             || longest_log("log of controls", 1),
             || longest_log("log of no UTF-8", 0xff),
+            || trailer("trailer of 256 MiB", 256 << 20),
             many_segments,
             long_notes,
             bitmap_of_every_second_page,
             minidump_of_every_second_page,
             many_processors,
-        ] as [fn() -> Claim; 7]);
+        ] as [fn() -> Claim; 8]);
     }
     all
 }
@@ -209,10 +210,9 @@ fn minidump_of_every_second_page() -> Claim {
     Claim::new("minidump of every second page", "minidump", parts, 64 << 20)
 }
 
-/// A footer that describes the longest trailer, of a file that has none (docs/trailer.md).
-fn trailer() -> Claim {
-    const BODY_LEN: u64 = 256 << 20;
-    let chunks = (BODY_LEN - 64) / 96;
+/// A footer that describes a trailer with a body of nearly this length, of a file that has none (docs/trailer.md).
+fn trailer(name: &'static str, body_len_max: u64) -> Claim {
+    let chunks = (body_len_max - 64) / 96;
     let covered = chunks << 20;
     let body_len = 64 + chunks * 96;
     let trailer_len = (body_len + 128).next_multiple_of(PAGE_LEN);
@@ -231,7 +231,7 @@ fn trailer() -> Claim {
     let len = covered + trailer_len;
     // It says that pages were left out, else it would not be read.
     let parts = vec![(0, head), (covered + 56, vec![1]), (len - 128, footer)];
-    Claim::new("trailer of 256 MiB", "elf", parts, len)
+    Claim::new(name, "elf", parts, len)
 }
 
 /// A kernel without a name, and 8192 processors that may all know it.
