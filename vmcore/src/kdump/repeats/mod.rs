@@ -1,6 +1,6 @@
 //! What repeats within a page: the half of a compressor that looks.
 //!
-//! Greedy: one look at the last place of the same six bytes. Each repetition costs the processor a wrong guess or two, which is
+//! Greedy: one look at the last place of the same five bytes. Each repetition costs the processor a wrong guess or two, which is
 //! most of the time that all this takes; shorter ones cost more of it than they gain.
 
 mod array;
@@ -14,7 +14,7 @@ pub(super) type Page = [u8; PAGE];
 const TABLE_BITS: u32 = 11;
 const TABLE_LEN: usize = 1 << TABLE_BITS;
 /// Bytes that must repeat at least, unless they do so an object of an array before.
-const REPEAT_MIN: u32 = 6;
+const REPEAT_MIN: u32 = 5;
 /// What of eight bytes does not count.
 const IGNORED_BITS: u32 = 64 - 8 * REPEAT_MIN;
 /// After each 2^5 places without a repetition the steps become longer.
