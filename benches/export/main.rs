@@ -72,26 +72,30 @@ fn main() -> Result<()> {
         below_4g_mib: mem_mib,
         ..Guest::new(&testbed)
     };
-    let dump = dir.path().join("qemu.elf");
-    let qemu = others::dumps(&testbed, dir.path(), &guest, &dump, rounds)?;
-    // makedumpfile does not take QEMU's own.
-    let core = ours::rewrite(&dump, &dir.path().join("vmcore"), ours::Notes::All)?.path;
-    std::fs::remove_file(dump)?;
-    let mut samples = vec![Vec::new(); OURS.len() + 1];
-    // The first round faults pages in and does not count.
-    for round in 0..=rounds {
-        let ours = OURS
-            .iter()
-            .map(|(format, level)| export_it(&core, dir.path(), format, *level));
-        let made: Vec<Sample> = ours.collect::<Result<_>>()?;
-        let theirs = others::makedumpfile(&testbed, dir.path(), &core, ALL)?;
-        if round > 0 {
-            for (samples, sample) in samples.iter_mut().zip(made.into_iter().chain([theirs])) {
-                samples.push(sample);
+    let mut samples = vec![Vec::new(); OURS.len() + 2];
+    // The machine stands still all the time, so that it can be dumped again in each round.
+    guest::panicked(&testbed, dir.path(), &guest, &mut |machine| {
+        let dump = dir.path().join("qemu.elf");
+        others::elf(machine, dir.path(), &dump)?;
+        // makedumpfile does not take QEMU's own.
+        let core = ours::rewrite(&dump, &dir.path().join("vmcore"), ours::Notes::All)?.path;
+        std::fs::remove_file(dump)?;
+        // The first round faults pages in and does not count.
+        for round in 0..=rounds {
+            let ours = OURS
+                .iter()
+                .map(|(format, level)| export_it(&core, dir.path(), format, *level));
+            let made: Vec<Sample> = ours.collect::<Result<_>>()?;
+            let theirs = others::makedumpfile(&testbed, dir.path(), &core, ALL)?;
+            let qemu = others::qemu(machine, dir.path(), round)?;
+            if round > 0 {
+                for (samples, sample) in samples.iter_mut().zip(made.into_iter().chain([theirs, qemu])) {
+                    samples.push(sample);
+                }
             }
         }
-    }
-    samples.push(qemu);
+        Ok(())
+    })?;
     print(mem_mib, rounds, &samples);
     Ok(())
 }

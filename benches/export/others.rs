@@ -9,40 +9,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::guest::{self, Guest, Stopped};
+use crate::guest::Stopped;
 use crate::testbed::Testbed;
 use crate::{Sample, cpu, run};
 
 /// The longest that anything takes here.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Has the guest panic, and QEMU dump it: in its own compressed form, once a round and once before, and as ELF to `core`.
-pub(crate) fn dumps(testbed: &Testbed, dir: &Path, guest: &Guest, core: &Path, rounds: usize) -> Result<Vec<Sample>> {
-    let mut samples = Vec::new();
-    guest::panicked(testbed, dir, guest, &mut |machine| {
-        command(machine, &format!("dump-guest-memory {}", core.display()), dir, 1)?;
-        for round in 0..=rounds {
-            let file = dir.join("qemu.kdump");
-            let (cpu, start) = (cpu::of_process(machine.pid)?, Instant::now());
-            command(
-                machine,
-                &format!("dump-guest-memory -z {}", file.display()),
-                dir,
-                round + 2,
-            )?;
-            let sample = Sample {
-                cpu: cpu::of_process(machine.pid)?.saturating_sub(cpu),
-                took: start.elapsed(),
-                file_len_bytes: file.metadata()?.len(),
-            };
-            fs::remove_file(file)?;
-            if round > 0 {
-                samples.push(sample);
-            }
-        }
-        Ok(())
-    })?;
-    Ok(samples)
+/// Has QEMU dump its machine as ELF to `core`.
+pub(crate) fn elf(machine: &mut Stopped, dir: &Path, core: &Path) -> Result<()> {
+    command(machine, &format!("dump-guest-memory {}", core.display()), dir, 1)
+}
+
+/// QEMU's own compressed form of its machine, in the `round`th round.
+pub(crate) fn qemu(machine: &mut Stopped, dir: &Path, round: usize) -> Result<Sample> {
+    let file = dir.join("qemu.kdump");
+    let dump = format!("dump-guest-memory -z {}", file.display());
+    let (cpu, start) = (cpu::of_process(machine.pid)?, Instant::now());
+    command(machine, &dump, dir, round + 2)?;
+    let sample = Sample {
+        cpu: cpu::of_process(machine.pid)?.saturating_sub(cpu),
+        took: start.elapsed(),
+        file_len_bytes: file.metadata()?.len(),
+    };
+    fs::remove_file(file)?;
+    Ok(sample)
 }
 
 /// Gives the monitor a command and waits until it has answered another one behind it, the `count`th.
