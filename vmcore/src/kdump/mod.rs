@@ -28,6 +28,8 @@ mod lzo;
 pub mod plan;
 mod rank;
 mod repeats;
+#[cfg(test)]
+mod testing;
 mod unflattened;
 mod write_lzo;
 mod zstd;

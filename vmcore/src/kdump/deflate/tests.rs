@@ -6,6 +6,7 @@ use libdeflater::Decompressor;
 use proptest::prelude::*;
 
 use super::*;
+use crate::kdump::testing::{arrays, copied, kernel_words, noise, page_of, stretches_of_noise};
 
 /// Length of the stream, if the page was made smaller.
 fn there_and_back(deflate: &mut Deflate, page: &Page) -> Option<usize> {
@@ -30,22 +31,6 @@ fn deflate() -> Deflate {
     Deflate::new(libdeflater::adler32)
 }
 
-fn page_of(bytes: impl Iterator<Item = u8>) -> Page {
-    let mut page = [0; PAGE];
-    for (to, from) in page.iter_mut().zip(bytes) {
-        *to = from;
-    }
-    page
-}
-
-fn noise(seed: u64) -> impl Iterator<Item = u8> {
-    let mut state = seed;
-    std::iter::repeat_with(move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state.to_be_bytes()[0]
-    })
-}
-
 #[test]
 fn pages_of_every_kind_come_back() {
     let mut deflate = deflate();
@@ -53,14 +38,8 @@ fn pages_of_every_kind_come_back() {
         let len = there_and_back(&mut deflate, &[byte; PAGE]).unwrap();
         assert!(len < 60, "{byte}: {len}");
     }
-    // A stretch of noise of each length before, behind and within something that repeats.
-    for len in (0..PAGE).step_by(61) {
-        let before = page_of(noise(7).take(len));
-        there_and_back(&mut deflate, &before);
-        let behind = page_of(std::iter::repeat_n(9, PAGE - len).chain(noise(8)));
-        there_and_back(&mut deflate, &behind);
-        let again = page_of(noise(3).take(len.max(1)).collect::<Vec<_>>().into_iter().cycle());
-        there_and_back(&mut deflate, &again);
+    for page in stretches_of_noise() {
+        there_and_back(&mut deflate, &page);
     }
     // Every byte as often as it likes: words of every length.
     let skewed = noise(5).map(|byte| u8::try_from(byte.leading_zeros()).unwrap() * 16 + (byte & 1));
@@ -72,13 +51,7 @@ fn copies_of_every_length_and_distance_come_back() {
     let mut deflate = deflate();
     for len in 5..300 {
         for distance in [1, 2, 3, 4, 5, 7, 8, 9, 63, 64, 65, 512, 1025, 3000] {
-            let mut page = page_of(noise(distance as u64));
-            for at in distance..(distance + len).min(PAGE) {
-                page[at] = page[at - distance];
-            }
-            // Something to gain, so that the page is not stored as it is.
-            page[PAGE - 600..].fill(0);
-            there_and_back(&mut deflate, &page).unwrap();
+            there_and_back(&mut deflate, &copied(len, distance)).unwrap();
         }
     }
 }
@@ -110,25 +83,12 @@ fn a_page_does_not_depend_on_the_page_before() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_again(
-        words in prop::collection::vec((any::<u64>(), any::<u64>(), 0_usize..40, 1_usize..60), 1..300)
-    ) {
-        // Words of a kernel: pointers that share their upper bytes, small numbers, runs.
-        let bytes = words.iter().flat_map(|(word, mask, shift, count)| {
-            (0..*count).flat_map(move |at| (word >> shift).wrapping_add(mask & at as u64).to_le_bytes())
-        });
-        there_and_back(&mut deflate(), &page_of(bytes));
+    fn what_is_written_is_read_again(page in kernel_words()) {
+        there_and_back(&mut deflate(), &page);
     }
 
     #[test]
-    fn arrays_of_objects_are_read_again(
-        object in prop::collection::vec(any::<u8>(), 64),
-        changes in prop::collection::vec((0..PAGE, any::<u8>()), 0..600)
-    ) {
-        let mut page = page_of(object.into_iter().cycle());
-        for (at, byte) in changes {
-            page[at] = byte;
-        }
+    fn arrays_of_objects_are_read_again(page in arrays()) {
         there_and_back(&mut deflate(), &page);
     }
 

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kdump::testing::{arrays, copied, kernel_words, noise, page_of, stretches_of_noise};
 
 /// Length of the frame, if the page was made smaller.
 fn there_and_back(zstd: &mut Zstd, page: &Page) -> Option<usize> {
@@ -18,22 +19,6 @@ fn there_and_back(zstd: &mut Zstd, page: &Page) -> Option<usize> {
     Some(frame.len())
 }
 
-fn page_of(bytes: impl IntoIterator<Item = u8>) -> Page {
-    let mut page = [0; PAGE];
-    for (to, from) in page.iter_mut().zip(bytes) {
-        *to = from;
-    }
-    page
-}
-
-fn noise(seed: u64) -> impl Iterator<Item = u8> {
-    let mut state = seed;
-    std::iter::repeat_with(move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state.to_be_bytes()[0]
-    })
-}
-
 #[test]
 fn pages_of_every_kind_come_back() {
     let mut zstd = Zstd::default();
@@ -41,12 +26,8 @@ fn pages_of_every_kind_come_back() {
         let len = there_and_back(&mut zstd, &[byte; PAGE]).unwrap();
         assert!(len < 30, "{byte}: {len}");
     }
-    // A stretch of noise of each length before, behind and within something that repeats.
-    for len in (0..PAGE).step_by(61) {
-        there_and_back(&mut zstd, &page_of(noise(7).take(len)));
-        there_and_back(&mut zstd, &page_of(std::iter::repeat_n(9, PAGE - len).chain(noise(8))));
-        let again = noise(3).take(len.max(1)).collect::<Vec<_>>().into_iter().cycle();
-        there_and_back(&mut zstd, &page_of(again));
+    for page in stretches_of_noise() {
+        there_and_back(&mut zstd, &page);
     }
 }
 
@@ -77,13 +58,7 @@ fn copies_of_every_length_and_distance_come_back() {
     let mut zstd = Zstd::default();
     for len in (6..400).chain([1000, 2047, 2048, 3000]) {
         for distance in [1, 2, 3, 4, 5, 7, 8, 9, 63, 64, 65, 512, 1025, 3000] {
-            let mut page = page_of(noise(distance as u64));
-            for at in distance..(distance + len).min(PAGE) {
-                page[at] = page[at - distance];
-            }
-            // Something to gain, so that the page is not stored as it is.
-            page[PAGE - 600..].fill(0);
-            there_and_back(&mut zstd, &page).unwrap();
+            there_and_back(&mut zstd, &copied(len, distance)).unwrap();
         }
     }
 }
@@ -119,25 +94,12 @@ fn a_page_does_not_depend_on_the_page_before() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_again(
-        words in prop::collection::vec((any::<u64>(), any::<u64>(), 0_usize..40, 1_usize..60), 1..300)
-    ) {
-        // Words of a kernel: pointers that share their upper bytes, small numbers, runs.
-        let bytes = words.iter().flat_map(|(word, mask, shift, count)| {
-            (0..*count).flat_map(move |at| (word >> shift).wrapping_add(mask & at as u64).to_le_bytes())
-        });
-        there_and_back(&mut Zstd::default(), &page_of(bytes));
+    fn what_is_written_is_read_again(page in kernel_words()) {
+        there_and_back(&mut Zstd::default(), &page);
     }
 
     #[test]
-    fn arrays_of_objects_are_read_again(
-        object in prop::collection::vec(any::<u8>(), 64),
-        changes in prop::collection::vec((0..PAGE, any::<u8>()), 0..600)
-    ) {
-        let mut page = page_of(object.into_iter().cycle());
-        for (at, byte) in changes {
-            page[at] = byte;
-        }
+    fn arrays_of_objects_are_read_again(page in arrays()) {
         there_and_back(&mut Zstd::default(), &page);
     }
 
