@@ -159,19 +159,23 @@ fn makedumpfile_refuses(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result
 }
 
 /// It reads variables of the kernel where the kernel was linked, not where it was: memory that is no RAM or absent there, or that
-/// holds something else, by which the kernel has no name and is not that of the symbols.
+/// holds something else, by which the kernel has another version than its own, or none, and is not that of the symbols.
 fn crash_refuses(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
-    let symbols = testbed.symbols(core.vmcoreinfo("OSRELEASE")?).context("no symbols")?;
+    let release = core.vmcoreinfo("OSRELEASE")?;
+    let symbols = testbed.symbols(release).context("no symbols")?;
     let mut crash = testbed.command("crash");
     crash.arg("-d1").arg(symbols).arg(&core.path);
     if let Ok(said) = run::output(&mut crash, dir, "sys\nquit\n", readers::LIMIT) {
         bail!("it opens the core now; the fault is to be taken off the list:\n{said}");
     }
     let said = run::said(dir);
-    let is_nameless = said.contains("base kernel version: 0.0.0");
+    let mut versions = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("base kernel version: "));
+    let is_misread = versions.any(|version| !release.starts_with(version.trim()));
     let is_known = |line: &&str| {
         let is_absent = line.contains(" error: kernel virtual address: ") && line.contains("page_offset_base");
-        is_absent || is_nameless && line.ends_with("do not match!")
+        is_absent || is_misread && line.ends_with("do not match!")
     };
     let line = said.lines().find(is_known);
     Ok(line
