@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::codec::Compress;
 use super::repeats::Page;
 use crate::limits::PAGE_LEN_USIZE as PAGE;
 
@@ -42,6 +43,30 @@ pub(super) fn copied(len: usize, distance: usize) -> Page {
     }
     page[PAGE - 600..].fill(0);
     page
+}
+
+/// Only whole pages are taken.
+pub(super) fn refuses_what_is_no_page(compressor: &mut impl Compress) {
+    for len in [0, 1, PAGE - 1, PAGE + 1] {
+        assert!(!compressor.compress(&vec![1; len], &mut Vec::new()), "{len}");
+    }
+}
+
+/// What becomes of a page does not depend on the page before.
+pub(super) fn makes_each_page_alone<C: Compress>(new: impl Fn() -> C) {
+    let pages = [
+        page_of(noise(1)),
+        [5; PAGE],
+        page_of((0..=250).cycle()),
+        page_of(noise(2).take(900)),
+        page_of(noise(2).map(|byte| byte % 5)),
+    ];
+    let mut one = new();
+    for page in pages.iter().chain(pages.iter().rev()) {
+        let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+        assert_eq!(one.compress(page, &mut kept), new().compress(page, &mut fresh));
+        assert_eq!(kept, fresh);
+    }
 }
 
 /// Words of a kernel: pointers that share their upper bytes, small numbers, runs.

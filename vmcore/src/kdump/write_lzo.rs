@@ -99,6 +99,7 @@ const fn low_byte(value: usize) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::super::lzo::decompress as decompress_lzo;
+    use super::super::testing::refuses_what_is_no_page;
     use super::*;
     use proptest::prelude::*;
 
@@ -145,9 +146,7 @@ mod tests {
         assert!(there_and_back(&far).unwrap() < 160);
         assert!(there_and_back(&[9; 4096]).unwrap() < 40);
         assert_eq!(there_and_back(&noise), None, "noise does not get smaller");
-        for len in [0, 1, PAGE - 1, PAGE + 1] {
-            assert!(!Lzo::default().compress(&vec![0; len], &mut Vec::new()), "{len}");
-        }
+        refuses_what_is_no_page(&mut Lzo::default());
     }
 
     proptest! {

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::kdump::testing::{arrays, copied, kernel_words, noise, page_of, stretches_of_noise};
+use crate::kdump::testing::{
+    arrays, copied, kernel_words, makes_each_page_alone, noise, page_of, refuses_what_is_no_page, stretches_of_noise,
+};
 
 /// Length of the frame, if the page was made smaller.
 fn there_and_back(zstd: &mut Zstd, page: &Page) -> Option<usize> {
@@ -67,29 +69,12 @@ fn copies_of_every_length_and_distance_come_back() {
 fn what_does_not_shrink_is_refused_and_so_is_what_is_no_page() {
     let mut zstd = Zstd::default();
     assert_eq!(there_and_back(&mut zstd, &page_of(noise(1))), None);
-    for len in [0, 1, PAGE - 1, PAGE + 1] {
-        assert!(!zstd.compress(&vec![1; len], &mut Vec::new()), "{len}");
-    }
+    refuses_what_is_no_page(&mut zstd);
 }
 
 #[test]
 fn a_page_does_not_depend_on_the_page_before() {
-    let pages = [
-        page_of(noise(1)),
-        [5; PAGE],
-        page_of((0..=250).cycle()),
-        page_of(noise(2).take(900)),
-        page_of(noise(2).map(|byte| byte % 5)),
-    ];
-    let mut one = Zstd::default();
-    for page in pages.iter().chain(pages.iter().rev()) {
-        let (mut kept, mut fresh) = (Vec::new(), Vec::new());
-        assert_eq!(
-            one.compress(page, &mut kept),
-            Zstd::default().compress(page, &mut fresh)
-        );
-        assert_eq!(kept, fresh);
-    }
+    makes_each_page_alone(Zstd::default);
 }
 
 proptest! {
