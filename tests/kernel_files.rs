@@ -11,7 +11,7 @@ mod tiny_sender;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::{path_text, run_ok};
@@ -230,18 +230,23 @@ fn a_file_that_is_replaced_still_comes_and_one_that_is_overwritten_does_not() {
     assert_eq!(machine.terminate(), 0);
 }
 
-#[test]
-fn a_partial_core_gives_its_kernel_if_that_is_whole_and_says_so_if_not() {
-    let Some(host) = Host::new() else { return };
+/// The spooled core, with its kernel, of a guest that has panicked.
+fn spooled(host: &Host) -> PathBuf {
     let spool = host.path("spool");
     let mut machine = host.run("guest", "mode=panic", &["--keep-kernel", "--spool", path_text(&spool)]);
     assert_eq!(machine.ends(), 10, "{}", machine.said());
-    let spooled = fs::read_dir(&spool)
+    fs::read_dir(&spool)
         .expect("a spool")
         .next()
         .expect("a core")
-        .expect("a core");
-    let core = fs::read(spooled.path()).expect("the core");
+        .expect("a core")
+        .path()
+}
+
+#[test]
+fn a_partial_core_gives_its_kernel_if_that_is_whole_and_says_so_if_not() {
+    let Some(host) = Host::new() else { return };
+    let core = fs::read(spooled(&host)).expect("the core");
     let kernel = fs::read(host.kernel()).expect("the kernel");
     let at = core
         .windows(kernel.len())
@@ -284,15 +289,7 @@ fn a_partial_core_gives_its_kernel_if_that_is_whole_and_says_so_if_not() {
 #[test]
 fn a_spooled_core_brings_its_kernel_when_it_is_sent_later() {
     let Some(host) = Host::new() else { return };
-    let spool = host.path("spool");
-    let mut machine = host.run("guest", "mode=panic", &["--keep-kernel", "--spool", path_text(&spool)]);
-    assert_eq!(machine.ends(), 10, "{}", machine.said());
-    let spooled = fs::read_dir(&spool)
-        .expect("a spool")
-        .next()
-        .expect("a core")
-        .expect("a core")
-        .path();
+    let spooled = spooled(&host);
     let serve = host.serve();
     run_ok(&["send", path_text(&spooled), "--to", &serve.netdump.to_string()]);
     assert_eq!(serve.settled_cores(1)[0]["state"], "complete");
