@@ -10,7 +10,7 @@ mod tiny_sender;
 
 use std::io::{BufRead as _, BufReader};
 
-use common::{Serve, coreferry, path_text, run, run_ok, temp_dir};
+use common::{Serve, coreferry, path_text, run, run_ok, temp_dir, wait_for};
 use http::{get, request, send};
 use tiny_sender::TinySender;
 
@@ -195,6 +195,25 @@ fn health_says_what_was_looked_at() {
     );
     let health = get(&serve.api, "/api/v1/health").expect(200).json();
     assert_eq!((&health["ready"], &health["cores"]), (&true.into(), &0.into()));
+}
+
+#[test]
+fn a_receiver_that_takes_no_dump_for_want_of_space_says_so() {
+    let dir = temp_dir();
+    let settings = dir.path().join("serve.toml");
+    std::fs::write(&settings, "[limits]\nfree-min = \"100%\"\n").expect("the file is written");
+    let serve = Serve::start_with(dir.path(), &["--config", path_text(&settings)]);
+    wait_for("a warning", || {
+        let log = serve.daemon.stderr_text();
+        (log.contains("WARN") && log.contains("(free-min): no dump is taken")).then_some(())
+    });
+    let unready = get(&serve.api, "/readyz?verbose").expect(503).text();
+    assert!(
+        unready.contains("free-space") && unready.contains("no dump is taken"),
+        "{unready}"
+    );
+    let health = get(&serve.api, "/api/v1/health").expect(200).json();
+    assert_eq!(health["ready"], false);
 }
 
 #[test]

@@ -192,7 +192,8 @@ pub const GUEST_MAX: Share = Share::Percent(50);
 pub const TOTAL_MAX: Share = Share::Percent(100);
 
 /// What stays free whatever else lies on the file system: room for the records of running dumps, and for others' logs.
-pub const FREE_MIN: Share = Share::Percent(2);
+/// A large disk needs no more of it than a small one, and evidence is worth more than empty space.
+pub const FREE_MIN: Share = Share::PercentUpTo(2, 1 << 30);
 
 /// Space given to a running dump at a time: asking for each packet would cost a system call, and what is given and not
 /// used is missing to others.

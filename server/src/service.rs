@@ -10,15 +10,12 @@ use api::{
     DeadLetter, Deed, EventLog, Explanation, ExtentPage, GroupQuery, Health, Page, SCHEMA_VERSION, ServiceError,
 };
 
-use crate::admission::{self, Admission};
+use crate::admission::{self, Admission, Share, Space};
 use crate::audit::Audit;
 use crate::cores::LocalCores;
 use crate::events;
 use crate::ingest::Counters;
 use crate::webhooks;
-
-/// Space that must be free before new dumps are welcome: one small guest.
-const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 /// The cores of a receiver, as a service.
 #[derive(Debug)]
@@ -96,7 +93,10 @@ impl CoreService for CoreCatalogue {
         let space = admission::space_of(&self.root);
         let all = self.cores.all();
         let stored_bytes = all.iter().map(|core| core.stored_bytes).sum();
-        let checks = vec![writable(&self.root), free(&self.root, space.free_bytes)];
+        let checks = vec![
+            writable(&self.root),
+            free(&self.root, space, self.admission.limits.free_min),
+        ];
         Health {
             schema_version: SCHEMA_VERSION,
             ready: checks.iter().all(|check| check.ok),
@@ -216,16 +216,20 @@ fn writable(root: &Path) -> Check {
     }
 }
 
-fn free(root: &Path, free_bytes: u64) -> Check {
-    let shown = root.display();
-    let ok = free_bytes >= FREE_BYTES_MIN;
+/// Whether there is room for a dump: admission refuses what would take more.
+fn free(root: &Path, space: Space, free_min: Share) -> Check {
+    let (shown, free_bytes) = (root.display(), space.free_bytes);
+    let kept_bytes = free_min.of(space.size_bytes);
+    let ok = free_bytes > kept_bytes;
     Check {
         name: "free-space".to_owned(),
         ok,
         detail: if ok {
             format!("{shown} has {free_bytes} bytes free")
         } else {
-            format!("{shown} has {free_bytes} bytes free, fewer than {FREE_BYTES_MIN}")
+            format!(
+                "{shown} has {free_bytes} bytes free, and {kept_bytes} are to stay free (free-min): no dump is taken"
+            )
         },
     }
 }

@@ -109,7 +109,7 @@ impl Admission {
     pub(crate) fn file_len_max(&self, dir: &Path) -> u64 {
         let max = match self.limits.dump_max {
             Share::Bytes(bytes) => bytes,
-            share @ Share::Percent(_) => share.of(space_of(dir).size_bytes),
+            share => share.of(space_of(dir).size_bytes),
         };
         max.min(netdump::limits::FILE_LEN_MAX)
     }

@@ -10,11 +10,13 @@ pub enum Share {
     Bytes(u64),
     /// So many hundredths of the file system's size, 0 to 100.
     Percent(u8),
+    /// The same, but never more than so many bytes.
+    PercentUpTo(u8, u64),
 }
 
 /// Text that is no amount of disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no amount of disk; write it as 500MiB, 4TiB or 10%")]
+#[error("`{text}` is no amount of disk; write it as 500MiB, 4TiB, 10% or 10% up to 1GiB")]
 pub struct ShareError {
     text: String,
 }
@@ -35,6 +37,7 @@ impl Share {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Percent(percent) => (size_bytes / 100).saturating_mul(u64::from(percent)),
+            Self::PercentUpTo(percent, max_bytes) => Self::Percent(percent).of(size_bytes).min(max_bytes),
         }
     }
 }
@@ -44,6 +47,12 @@ impl FromStr for Share {
 
     fn from_str(text: &str) -> Result<Self, ShareError> {
         let error = || ShareError { text: text.to_owned() };
+        if let Some((share, max)) = text.split_once(" up to ") {
+            return match (share.parse(), max.parse()) {
+                (Ok(Self::Percent(percent)), Ok(Self::Bytes(bytes))) => Ok(Self::PercentUpTo(percent, bytes)),
+                _ => Err(error()),
+            };
+        }
         if let Some(percent) = text.strip_suffix('%') {
             let percent: u8 = percent.trim().parse().map_err(|_| error())?;
             return (percent <= 100).then_some(Self::Percent(percent)).ok_or_else(error);
@@ -62,6 +71,7 @@ impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::PercentUpTo(percent, bytes) => write!(f, "{percent}% up to {}", Self::Bytes(*bytes)),
             Self::Bytes(bytes) => {
                 let exact = |(_, unit_bytes): &&(&str, u64)| *bytes > 0 && bytes.is_multiple_of(*unit_bytes);
                 let (unit, unit_bytes) = UNITS.iter().find(exact).copied().unwrap_or(("", 1));
@@ -84,6 +94,7 @@ mod tests {
             ("4TiB", Share::Bytes(4 << 40)),
             ("10%", Share::Percent(10)),
             ("100%", Share::Percent(100)),
+            ("2% up to 1GiB", Share::PercentUpTo(2, 1 << 30)),
         ] {
             assert_eq!(text.parse(), Ok(share));
             assert_eq!(share.to_string(), text);
@@ -93,7 +104,19 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused() {
-        for text in ["", "%", "101%", "-1", "1.5GiB", "10GB", "20000000TiB", "GiB"] {
+        for text in [
+            "",
+            "%",
+            "101%",
+            "-1",
+            "1.5GiB",
+            "10GB",
+            "20000000TiB",
+            "GiB",
+            "2% up to 3%",
+            "1GiB up to 2GiB",
+            "2% up to 1GiB up to 1GiB",
+        ] {
             assert!(text.parse::<Share>().is_err(), "`{text}` was taken");
         }
     }
@@ -103,5 +126,7 @@ mod tests {
         assert_eq!(Share::Percent(50).of(1 << 20), (1 << 20) / 100 * 50);
         assert_eq!(Share::Bytes(7).of(1), 7);
         assert_eq!(Share::Percent(100).of(u64::MAX), u64::MAX / 100 * 100);
+        let up_to = Share::PercentUpTo(2, 1 << 30);
+        assert_eq!((up_to.of(100 << 20), up_to.of(1 << 40)), (2 << 20, 1 << 30));
     }
 }

@@ -110,7 +110,7 @@ mod tests {
     fn mistakes_name_the_key_and_the_way_out() {
         for (text, expected) in [
             ("max = 1", ["`max`", KEYS]),
-            ("dump-max = '10GB'", ["`dump-max`", "4TiB or 10%"]),
+            ("dump-max = '10GB'", ["`dump-max`", "4TiB, 10% or"]),
             ("free-min = -1", ["`free-min`", "below zero"]),
             ("sessions-max = 0", ["`sessions-max`", "between 1"]),
             ("sessions-max = '5'", ["`sessions-max`", "without quotes"]),

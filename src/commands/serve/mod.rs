@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use anyhow::Context as _;
-use api::{ApiListener, ListenOn, TokenStore as _};
+use api::{ApiListener, CoreService as _, ListenOn, TokenStore as _};
 use netdump::AckPolicy;
 use sd_notify::NotifyState;
 use server::{Cidr, Receiver, ReceiverConfig, ReceiverError, Tokens, Webhooks};
@@ -73,6 +73,9 @@ pub(crate) fn run(args: Args) -> Outcome {
     let tokens = Tokens::of(&settings.dir);
     somebody_may_come_in(&on, &tokens)?;
     let receiver = start_receiver(settings)?;
+    for check in receiver.service().health().checks.iter().filter(|check| !check.ok) {
+        tracing::warn!("{}: {}", check.name, check.detail);
+    }
     let router = api::guarded(api::core_router(receiver.service()), Arc::new(tokens));
     let api = ApiListener::start(on, router).context("the API cannot be served; --api chooses another address")?;
     let netdump: Vec<String> = receiver.netdump_addrs().iter().map(ToString::to_string).collect();

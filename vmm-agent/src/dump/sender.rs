@@ -358,7 +358,7 @@ impl Conversation<'_, '_> {
                 advice: if acked_bytes < self.config.window_bytes as u64 {
                     // Only short packets, of which every run of pages has one, came through.
                     or_ask(&format!(
-                        "did it stop, or do packets of {} bytes not fit the way (--dump-mtu)?",
+                        "did it stop, is its disk full, or do packets of {} bytes not fit the way (--dump-mtu)?",
                         self.mtu
                     ))
                 } else {
