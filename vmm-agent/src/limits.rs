@@ -74,3 +74,10 @@ pub const KERNEL_THREAD_NICENESS: i32 = 10;
 /// How long a dump waits for what the kernel file tells. It was looked at while the guest started, within a second if it has no
 /// symbols: only who crashes at once waits at all.
 pub const KERNEL_FACTS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for a kernel that is to be in the core. With its symbols it is read in a second by an idle host, and the frozen guest's
+/// processors are free for it now; a busy one with an emulated processor took 20 seconds.
+pub const KEPT_KERNEL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which part of a dump's time is waited for that at most, as a divisor: memory matters more.
+pub const KERNEL_SHARE_OF_TIME: u32 = 4;

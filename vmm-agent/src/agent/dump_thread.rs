@@ -13,7 +13,7 @@ use super::frozen::FrozenGuest;
 use super::supervisor::Input;
 use crate::dump::contained::{PANICKED, contained};
 use crate::dump::{DumpJob, DumpOutcome, Progress, SpoolFailure, ferry};
-use crate::limits::KERNEL_FACTS_PATIENCE;
+use crate::limits::KERNEL_SHARE_OF_TIME;
 
 /// Something for the dump's thread to do.
 pub(super) type Work = Box<dyn FnOnce() + Send>;
@@ -63,11 +63,12 @@ impl DumpWork {
         if contained(|| guest.look_into(&mut note, &go_on)).is_none() {
             note.troubles.push(format!("looking for VMCOREINFO {PANICKED}"));
         }
-        let time_left = self
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let patience = KERNEL_FACTS_PATIENCE.min(time_left.unwrap_or(KERNEL_FACTS_PATIENCE));
-        if contained(|| guest.take_kernel(patience, &mut note)).is_none() {
+        // What is left of the time is for the memory first.
+        let until = self.deadline.map(|deadline| {
+            let now = Instant::now();
+            now + deadline.saturating_duration_since(now) / KERNEL_SHARE_OF_TIME
+        });
+        if contained(|| guest.take_kernel(until, &go_on, &mut note)).is_none() {
             note.troubles.push(format!("looking at the kernel file {PANICKED}"));
         }
         if self.filter.needs_kernel() && contained(|| guest.filter(self.filter, &mut note)).is_none() {

@@ -1,7 +1,7 @@
 //! A frozen guest as a dump sees it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use guest_shim::abi::PanicRecord;
 use vmcore::elf::TextMapping;
@@ -63,10 +63,15 @@ impl FrozenGuest {
         note.build_id = note.build_id.take().or_else(|| said("BUILD-ID"));
     }
 
-    /// Takes what the kernel file tells, waiting at most `patience` for it, and the file itself if it is to be kept. What the guest said of itself comes first: it may
-    /// have started another kernel by kexec.
-    pub(super) fn take_kernel(&mut self, patience: Duration, note: &mut CoreferryNote) {
-        let facts = self.booted.facts(patience);
+    /// Takes what the kernel file tells, and the file itself if it is to be kept; waits for it until `deadline`, or until `go_on` says
+    /// no. What the guest said of itself comes first: it may have started another kernel by kexec.
+    pub(super) fn take_kernel(
+        &mut self,
+        deadline: Option<Instant>,
+        go_on: &dyn Fn() -> bool,
+        note: &mut CoreferryNote,
+    ) {
+        let facts = self.booted.facts(deadline, go_on);
         add_booted_build_id(note, facts.build_id);
         let checked = facts.kept.map(|kept| match kept {
             Ok(kernel) => kernel.check().map(|()| kernel).map_err(Arc::new),

@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{KeepError, KeptKernel, LoadedKernel, build_id};
 use crate::dump::contained::{PANICKED, contained};
-use crate::limits::KERNEL_THREAD_NICENESS;
+use crate::limits::{KEPT_KERNEL_PATIENCE, KERNEL_FACTS_PATIENCE, KERNEL_THREAD_NICENESS};
+
+/// How often whoever waits looks whether to go on.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The kernel file of one incarnation.
 #[derive(Debug, Clone)]
@@ -61,19 +64,33 @@ impl BootedKernel {
         Self { keep, slot }
     }
 
-    /// What was found, waiting for it at most `patience`.
+    /// What was found, waiting for it as long as [`KERNEL_FACTS_PATIENCE`] or [`KEPT_KERNEL_PATIENCE`] says, not beyond `deadline`, and
+    /// no longer than `go_on` says yes.
     #[must_use]
-    pub fn facts(&self, patience: Duration) -> KernelFacts {
-        let facts = self.slot.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self
-            .slot
-            .told
-            .wait_timeout_while(facts, patience, |facts| facts.is_none());
-        let (facts, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        facts.clone().unwrap_or_else(|| KernelFacts {
-            build_id: None,
-            kept: self.keep.then(|| Err(Arc::new(KeepError::TooEarly))),
-        })
+    pub fn facts(&self, deadline: Option<Instant>, go_on: &dyn Fn() -> bool) -> KernelFacts {
+        let patience = if self.keep {
+            KEPT_KERNEL_PATIENCE
+        } else {
+            KERNEL_FACTS_PATIENCE
+        };
+        let began = Instant::now();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(began));
+        let patience = left.map_or(patience, |left| patience.min(left));
+        let mut facts = self.slot.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(facts) = facts.as_ref() {
+                return facts.clone();
+            }
+            let left = patience.saturating_sub(began.elapsed());
+            if left.is_zero() || !go_on() {
+                return KernelFacts {
+                    build_id: None,
+                    kept: self.keep.then(|| Err(Arc::new(KeepError::TooEarly))),
+                };
+            }
+            let waited = self.slot.told.wait_timeout(facts, left.min(LOOK_EVERY));
+            (facts, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
@@ -87,6 +104,8 @@ fn look(kernel: LoadedKernel, keep: bool) -> KernelFacts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use guest_shim::DEMO_GUEST_ELF;
 
     use super::*;
@@ -102,11 +121,11 @@ mod tests {
             bytes: DEMO_GUEST_ELF.into(),
         };
         let booted = BootedKernel::examine(Some(load()), true);
-        let facts = booted.facts(Duration::from_secs(60));
+        let facts = booted.facts(None, &|| true);
         assert_eq!(facts.build_id, build_id::of(&DEMO_GUEST_ELF).ok());
         assert_eq!(facts.kept.unwrap().unwrap().len_bytes(), DEMO_GUEST_ELF.len() as u64);
         let booted = BootedKernel::examine(Some(load()), false);
-        assert!(booted.facts(Duration::from_secs(60)).kept.is_none());
+        assert!(booted.facts(None, &|| true).kept.is_none());
     }
 
     #[test]
@@ -115,7 +134,32 @@ mod tests {
             keep: true,
             slot: Arc::default(),
         };
-        let facts = booted.facts(Duration::ZERO);
-        assert!(matches!(*facts.kept.unwrap().unwrap_err(), KeepError::TooEarly));
+        let too_early = |facts: KernelFacts| matches!(*facts.kept.unwrap().unwrap_err(), KeepError::TooEarly);
+        assert!(too_early(booted.facts(Some(Instant::now()), &|| true)));
+        assert!(too_early(booted.facts(None, &|| false)));
+    }
+
+    #[test]
+    fn a_kernel_that_is_kept_is_worth_a_longer_wait() {
+        let booted = BootedKernel {
+            keep: true,
+            slot: Arc::default(),
+        };
+        let its = booted.clone();
+        let asked = AtomicU32::new(0);
+        // It is ready only when whoever waits has looked up once.
+        let facts = booted.facts(None, &|| {
+            if asked.fetch_add(1, Ordering::Relaxed) == 1 {
+                let slot = Arc::clone(&its.slot);
+                let ready = KernelFacts {
+                    build_id: Some("ab".to_owned()),
+                    kept: None,
+                };
+                thread::spawn(move || slot.tell(ready));
+            }
+            true
+        });
+        assert_eq!(facts.build_id.as_deref(), Some("ab"));
+        const { assert!(KEPT_KERNEL_PATIENCE.as_secs() > KERNEL_FACTS_PATIENCE.as_secs()) };
     }
 }
