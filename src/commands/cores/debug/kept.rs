@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use api::{CoreInfo, KeptKernelFacts};
 use vmcore::image::FileBytes;
+use vmm_agent::kernel::{ReadAt, build_id};
 
 use super::super::kernel;
 use super::symbols::{ElfFacts, Fit, Wanted};
@@ -29,7 +30,7 @@ pub(super) fn symbols(wanted: &Wanted, info: &CoreInfo, kernel: &KeptKernelFacts
         return Kept::No(format!("{lost} bytes of {name} did not arrive"));
     }
     let Some(facts) = ElfFacts::of(&object::ReadCache::new(Part::new(core, kernel))) else {
-        return Kept::No(format!("{name} is no ELF file (a packed kernel has no symbols)"));
+        return Kept::No(packed(wanted, &name, &Part::new(core, kernel)));
     };
     match wanted.fit_facts(&facts) {
         Fit::Yes => {}
@@ -39,6 +40,15 @@ pub(super) fn symbols(wanted: &Wanted, info: &CoreInfo, kernel: &KeptKernelFacts
     match write_out(info, kernel, core) {
         Ok(file) => Kept::Symbols(file),
         Err(why) => Kept::No(format!("{name} cannot be written out: {why}")),
+    }
+}
+
+/// What is to be said of a kernel that is no ELF file.
+fn packed(wanted: &Wanted, name: &str, kernel: &Part<'_>) -> String {
+    match build_id::of(kernel) {
+        Ok(id) if wanted.is_build_id(&id) => format!("{name} is this kernel, but packed: it has no symbols"),
+        Ok(_) => format!("{name} is of another kernel"),
+        Err(why) => format!("{name} has no symbols: {why}"),
     }
 }
 
@@ -104,20 +114,24 @@ impl<'c> Part<'c> {
     }
 }
 
-impl Read for Part<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.len_bytes.saturating_sub(self.at)).unwrap_or(usize::MAX);
+impl ReadAt for Part<'_> {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let left = usize::try_from(self.len_bytes.saturating_sub(at)).unwrap_or(usize::MAX);
         let len = left.min(buf.len());
         let room = buf.get_mut(..len).unwrap_or_default();
-        let at = self.start.checked_add(self.at);
-        let read = at.map(|at| self.core.read_at(at, room));
-        match read {
-            Some(Ok(())) => {
-                self.at += len as u64;
-                Ok(len)
-            }
+        let at = self.start.checked_add(at);
+        match at.map(|at| self.core.read_at(at, room)) {
+            Some(Ok(())) => Ok(len),
             _ => Err(io::Error::other("not in the core")),
         }
+    }
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.read_at(buf, self.at)?;
+        self.at += len as u64;
+        Ok(len)
     }
 }
 

@@ -75,6 +75,11 @@ impl Wanted {
         self.build_id.is_some()
     }
 
+    /// Whether this, in hexadecimal, is the build id of the kernel.
+    pub(super) fn is_build_id(&self, id: &str) -> bool {
+        self.build_id.is_some() && self.build_id == from_hex(id)
+    }
+
     /// Whether a file is what is looked for.
     fn fit(&self, file: &Path) -> Fit {
         let facts = File::open(file)
@@ -242,7 +247,9 @@ fn list(folder: &Path, depth: u32, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// What the search wants to know of an ELF file.
+/// What the search wants to know of an ELF file. It is told by sections: only they say whether there is debug information.
+/// `vmm_agent::kernel::build_id` knows no sections, because it unpacks a kernel no further than to its notes, and their table is at the
+/// end of a file: neither reader would be simpler for being both.
 pub(super) struct ElfFacts {
     build_id: Option<Vec<u8>>,
     has_debug_info: bool,
