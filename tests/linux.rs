@@ -19,6 +19,8 @@ mod debuggers;
 mod em;
 #[path = "linux/kdump.rs"]
 mod kdump;
+#[path = "linux/kept.rs"]
+mod kept;
 #[path = "linux/kernels.rs"]
 mod kernels;
 #[path = "linux/lives.rs"]
@@ -92,6 +94,20 @@ fn debuggers_open_the_cores_of_debian_6_1_cloud_with_and_without_fw_cfg() {
 }
 
 #[test]
+#[ignore = "takes minutes"]
+fn debuggers_open_a_core_of_debian_6_1_cloud_by_the_kernel_in_it() {
+    keeps(Kernel::Cloud61);
+}
+
+#[test]
+#[ignore = "takes long, and needs the symbols of the whole matrix"]
+fn debuggers_open_cores_of_the_other_kernels_by_the_kernel_in_them() {
+    for kernel in [Kernel::Generic61, Kernel::Cloud612, Kernel::Generic612] {
+        keeps(kernel);
+    }
+}
+
+#[test]
 fn pages_reported_free_and_used_again_are_in_the_core() {
     let cases = |_: &Testbed, _: &Path| Ok(reuse::cases(everything()));
     with(Kernel::Cloud61, cases, reuse::check);
@@ -112,6 +128,25 @@ fn debian_6_1_cloud_goes_on_after_a_dump_of_a_minute() {
 #[ignore = "takes minutes"]
 fn debian_6_12_cloud_goes_on_after_a_dump_of_a_minute() {
     goes_on(Kernel::Cloud612, Times::LONG);
+}
+
+/// A core with its kernel and all its symbols.
+fn keeps(kernel: Kernel) {
+    let Some(testbed) = Testbed::find() else { return };
+    if !kernel.is_there(&testbed) {
+        return;
+    }
+    let Some(vmlinux) = kept::with_symbols(kernel, &testbed).expect("the release of a kernel") else {
+        common::skip(&format!(
+            "the testbed lacks the symbols of {} (cargo xtask matrix)",
+            kernel.name()
+        ));
+        return;
+    };
+    let cases = |_: &Testbed, _: &Path| kept::cases(kernel, &vmlinux);
+    with(kernel, cases, |testbed, dir, all| {
+        kept::check(testbed, dir, all, &vmlinux)
+    });
 }
 
 /// A dump over a slow link to a receiver of this machine.

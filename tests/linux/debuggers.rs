@@ -19,6 +19,7 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::case::Case;
+use crate::kept::Desk;
 use crate::kernels::Kernel;
 use crate::ours::OurCore;
 use crate::readers;
@@ -28,14 +29,14 @@ use crate::testbed::Testbed;
 pub(crate) use drgn::run_script;
 
 /// A shell that debuggers shall find, the kernel's own words about itself, and the crash.
-const TOLD: &str = r#"
+pub(crate) const TOLD: &str = r#"
 load pvpanic_mmio qemu_fw_cfg
 sh -c 'sleep 3600; true' &
 echo "NOTE AT $(cat /sys/kernel/vmcoreinfo)"
 "#;
 
 /// What a program says last and the kernel's own words share the console: the program's come first.
-const CRASH: &str = "sleep 2; echo c > /proc/sysrq-trigger\n";
+pub(crate) const CRASH: &str = "sleep 2; echo c > /proc/sysrq-trigger\n";
 
 /// As above without fw_cfg's driver. The note comes from /proc/kcore, which has it behind its headers (fs/proc/kcore.c); its
 /// copies are files in memory, so they begin at pages as the real one does.
@@ -86,7 +87,7 @@ pub(crate) fn cases(everything: bool) -> Vec<Case> {
     cases
 }
 
-fn panicked(seen: &Seen) -> Result<String> {
+pub(crate) fn panicked(seen: &Seen) -> Result<String> {
     seen.exited(10)?;
     seen.line("the guest reported a panic (pvpanic)")?;
     seen.never("INSMOD FAILED")?;
@@ -125,7 +126,7 @@ fn check_one(testbed: &Testbed, dir: &Path, seen: &Seen) -> Result<()> {
     let core = OurCore::open(&seen.file("core/vmcore"))?;
     let name = &seen.name;
     eprintln!("{name}: {}", vmcoreinfo(seen, &core)?);
-    kept_kernel(testbed, seen, &core)?;
+    kept_kernel(testbed, &dir, seen, &core)?;
     // Each one is asked, also when one before it has failed: the report names them all.
     let answers = [
         ("readelf", readers::readelf(testbed, &dir, &core)),
@@ -145,8 +146,9 @@ fn check_one(testbed: &Testbed, dir: &Path, seen: &Seen) -> Result<()> {
     Ok(())
 }
 
-/// The core of the guest whose kernel is kept has the file in it, byte by byte; the other ones have none.
-fn kept_kernel(testbed: &Testbed, seen: &Seen, core: &OurCore) -> Result<()> {
+/// The core of the guest whose kernel is kept has the file in it, byte by byte; the other ones have none. It is a packed one, so that
+/// who has no symbols hears what is missing and where to get it.
+fn kept_kernel(testbed: &Testbed, dir: &Path, seen: &Seen, core: &OurCore) -> Result<()> {
     let is_kept = seen.name == "told";
     ensure!(is_kept == core.note.kept_kernel.is_some(), "{:?}", core.note);
     let Some(kept) = &core.note.kept_kernel else {
@@ -156,6 +158,19 @@ fn kept_kernel(testbed: &Testbed, seen: &Seen, core: &OurCore) -> Result<()> {
     let mut found = vec![0; usize::try_from(kept.len_bytes)?];
     File::open(&core.path)?.read_exact_at(&mut found, kept.file_offset)?;
     ensure!(found == booted, "the kernel in the core is not the one that was booted");
+    let said = Desk::new(testbed, dir, seen)?.refused(&[])?;
+    let release = core.vmcoreinfo("OSRELEASE")?;
+    for part in [
+        format!(
+            "no symbols for kernel {release}, build id {}",
+            core.vmcoreinfo("BUILD-ID")?
+        ),
+        "vmlinuz in the core is this kernel, but packed: it has no symbols".to_owned(),
+        "no debuginfod server is named in DEBUGINFOD_URLS".to_owned(),
+        format!("the way out: Debian's package linux-image-{release}-dbg"),
+    ] {
+        ensure!(said.contains(&part), "`{part}` is not said:\n{said}");
+    }
     Ok(())
 }
 
