@@ -23,6 +23,7 @@ use crate::memory::{GuestMemory, MemoryError};
 pub(super) struct FrozenGuest {
     memory: Arc<GuestMemory>,
     cpus: Vec<CpuState>,
+    reporter: Option<usize>,
     place: Option<VmcoreinfoPlace>,
     record: Option<PanicRecord>,
     linux: Option<vmcoreinfo::Found>,
@@ -42,6 +43,7 @@ impl FrozenGuest {
         Self {
             memory: incarnation.memory(),
             cpus: state.cpus.clone(),
+            reporter: state.reporting_vcpu().and_then(|index| index.try_into().ok()),
             place: incarnation.vmcoreinfo_place(),
             record,
             linux: None,
@@ -54,13 +56,11 @@ impl FrozenGuest {
     /// Looks for what a Linux kernel says about itself, which may take reading all memory, and completes `note` by it.
     /// Looks no further when `go_on` says no.
     pub(super) fn look_into(&mut self, note: &mut CoreferryNote, go_on: &dyn Fn() -> bool) {
-        self.linux = vmcoreinfo::find(&self.memory, &self.cpus, self.place, self.record.as_ref(), go_on);
-        let Some(linux) = &self.linux else { return };
-        let said = |key| notes::vmcoreinfo::value(&linux.text, key).map(str::to_owned);
-        note.vmcoreinfo = Some(linux.origin.clone());
-        note.os.get_or_insert_with(|| "linux".to_owned());
-        note.release = note.release.take().or_else(|| said("OSRELEASE"));
-        note.build_id = note.build_id.take().or_else(|| said("BUILD-ID"));
+        let (place, record) = (self.place, self.record.as_ref());
+        self.linux = vmcoreinfo::find(&self.memory, &self.cpus, self.reporter, place, record, go_on);
+        if let Some(linux) = &self.linux {
+            add_own_words(note, linux);
+        }
     }
 
     /// Takes what the kernel file tells, and the file itself if it is to be kept; waits for it until `deadline`, or until `go_on` says
@@ -137,6 +137,23 @@ impl DumpSource for FrozenGuest {
     fn text(&self) -> Option<TextMapping> {
         self.linux.as_ref().and_then(|linux| linux.mapping)
     }
+}
+
+/// What a Linux kernel says of itself. If page tables say that it runs, it counts more than a panic record, which a kernel before it may
+/// have left.
+fn add_own_words(note: &mut CoreferryNote, linux: &vmcoreinfo::Found) {
+    let choose = |told: Option<String>, key| {
+        let own = notes::vmcoreinfo::value(&linux.text, key).map(str::to_owned);
+        if linux.origin.agrees {
+            own.or(told)
+        } else {
+            told.or(own)
+        }
+    };
+    note.release = choose(note.release.take(), "OSRELEASE");
+    note.build_id = choose(note.build_id.take(), "BUILD-ID");
+    note.vmcoreinfo = Some(linux.origin.clone());
+    note.os.get_or_insert_with(|| "linux".to_owned());
 }
 
 /// The build id of the file that was booted, which is the kernel's only if the guest did not say another one.
@@ -220,7 +237,36 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vmcore::coreferry::VmcoreinfoOrigin;
+
     use super::*;
+
+    #[test]
+    fn the_kernel_that_runs_counts_more_than_a_record_of_one_before() {
+        for (agrees, release, build_id) in [(true, "6.12.0", "bb"), (false, "6.1.0", "aa")] {
+            let linux = vmcoreinfo::Found {
+                text: b"OSRELEASE=6.12.0\nBUILD-ID=bb\n".to_vec(),
+                mapping: None,
+                origin: VmcoreinfoOrigin {
+                    agrees,
+                    ..VmcoreinfoOrigin::default()
+                },
+            };
+            let mut note = CoreferryNote {
+                release: Some("6.1.0".to_owned()),
+                build_id: Some("aa".to_owned()),
+                ..CoreferryNote::default()
+            };
+            add_own_words(&mut note, &linux);
+            assert_eq!(
+                (note.release.as_deref(), note.build_id.as_deref()),
+                (Some(release), Some(build_id))
+            );
+            let mut silent = CoreferryNote::default();
+            add_own_words(&mut silent, &linux);
+            assert_eq!(silent.build_id.as_deref(), Some("bb"));
+        }
+    }
 
     #[test]
     fn the_guests_own_word_on_its_kernel_comes_before_that_of_the_file() {

@@ -2,7 +2,8 @@
 //!
 //! The guest may have said where it is, by fw_cfg or in its panic record; else all of its memory is searched. Stale copies
 //! of an earlier kernel, and files of users, look just as good: every copy is held against the processors' page tables and
-//! the kernel's own words, and the best one counts.
+//! the kernel's own words, and the best one counts. Of two kernels that both have a processor, as when one dumps the other, it is
+//! that of the processor that reported the crash.
 
 mod candidate;
 #[cfg(test)]
@@ -35,15 +36,17 @@ pub(super) struct Found {
     pub(super) origin: VmcoreinfoOrigin,
 }
 
-/// Finds the text that describes the running kernel. The search of memory ends early when `go_on` says no.
+/// Finds the text that describes the running kernel; `reporter` is the index of the processor that reported the crash. The search of
+/// memory ends early when `go_on` says no.
 pub(super) fn find(
     memory: &GuestMemory,
     cpus: &[CpuState],
+    reporter: Option<usize>,
     place: Option<VmcoreinfoPlace>,
     record: Option<&PanicRecord>,
     go_on: &dyn Fn() -> bool,
 ) -> Option<Found> {
-    let mut choice = Choice::new(memory, cpus);
+    let mut choice = Choice::new(memory, cpus, reporter);
     if let Some(place) = place {
         choice.told("fw_cfg", place.gpa, place.len_bytes.into());
     }
@@ -67,15 +70,18 @@ pub(super) fn find(
 struct Choice<'a> {
     memory: &'a GuestMemory,
     cpus: &'a [CpuState],
+    reporter: Option<&'a CpuState>,
     best: Option<(Verdict, Candidate)>,
     looked_at: u32,
 }
 
 impl<'a> Choice<'a> {
-    fn new(memory: &'a GuestMemory, cpus: &'a [CpuState]) -> Self {
+    fn new(memory: &'a GuestMemory, cpus: &'a [CpuState], reporter: Option<usize>) -> Self {
         Self {
             memory,
             cpus,
+            // One that shut down after a triple fault may have been reset since, and knows no kernel any more.
+            reporter: reporter.and_then(|index| cpus.get(index)).filter(|cpu| cpu.cr3 != 0),
             best: None,
             looked_at: 0,
         }
@@ -90,7 +96,7 @@ impl<'a> Choice<'a> {
 
     /// Of equally good copies the first counts: what the guest said, then the lowest in memory.
     fn consider(&mut self, candidate: Candidate) {
-        let verdict = Verdict::of(self.memory, self.cpus, &candidate.text);
+        let verdict = Verdict::of(self.memory, self.cpus, self.reporter, &candidate.text);
         self.looked_at = self.looked_at.saturating_add(1);
         if self.looked_at <= LISTED_MAX {
             candidate.tell(verdict);

@@ -1,5 +1,7 @@
 //! One copy of VMCOREINFO, and whether it describes the kernel that runs.
 
+use std::slice;
+
 use vmcore::CpuState;
 use vmcore::limits::VMCOREINFO_LEN_MAX;
 use vmcore::linux::paging::translations;
@@ -30,7 +32,9 @@ pub(super) struct Candidate {
 /// their weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Verdict {
-    /// A processor's page tables map the kernel's text where the text says.
+    /// The page tables of the processor that reported the crash, if one did, map the kernel's text where the text says.
+    is_the_reporters: Option<bool>,
+    /// Some processor's page tables do.
     pub(super) text_is_mapped: bool,
     /// The kernel's own release stands where it says, and is the one it says.
     release_is_there: bool,
@@ -40,10 +44,12 @@ pub(super) struct Verdict {
 
 impl Verdict {
     /// Holds `text` against memory and registers.
-    pub(super) fn of(memory: &GuestMemory, cpus: &[CpuState], text: &[u8]) -> Self {
+    pub(super) fn of(memory: &GuestMemory, cpus: &[CpuState], reporter: Option<&CpuState>, text: &[u8]) -> Self {
+        let start = text_start(text);
+        let is_mapped = |cpus| start.is_some_and(|(va, gpa)| translations(memory, cpus, va).any(|found| found == gpa));
         Self {
-            text_is_mapped: text_start(text)
-                .is_some_and(|(va, gpa)| translations(memory, cpus, va).any(|found| found == gpa)),
+            is_the_reporters: reporter.map(|cpu| is_mapped(slice::from_ref(cpu))),
+            text_is_mapped: is_mapped(cpus),
             release_is_there: release_is_there(memory, cpus, text),
             offset_fits: offset_fits(text),
         }
@@ -51,7 +57,7 @@ impl Verdict {
 
     /// Whether no verdict is better.
     pub(super) fn is_best(self) -> bool {
-        self.text_is_mapped && self.release_is_there && self.offset_fits
+        self.is_the_reporters != Some(false) && self.text_is_mapped && self.release_is_there && self.offset_fits
     }
 }
 
@@ -93,6 +99,7 @@ impl Candidate {
         let Self { source, gpa, text } = self;
         let release = vmcoreinfo::value(text, "OSRELEASE").unwrap_or("unknown");
         let Verdict {
+            is_the_reporters,
             text_is_mapped: agrees,
             release_is_there,
             offset_fits,
@@ -103,6 +110,7 @@ impl Candidate {
             gpa,
             release,
             agrees,
+            is_the_reporters,
             release_is_there,
             offset_fits,
             "VMCOREINFO"

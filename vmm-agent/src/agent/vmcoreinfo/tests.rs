@@ -72,7 +72,7 @@ fn of_several_notes_the_one_that_agrees_with_the_page_tables_is_chosen() {
     put(&memory, 0x10_0000, &note(&text("stale", 0x120_0000)));
     put(&memory, 0x50_1000, &note(&text(RELEASE, TEXT_GPA)));
     put(&memory, 0x60_0010, &note(&text("unaligned", TEXT_GPA)));
-    let found = find(&memory, &[CpuState::default(), cpu], None, None, &|| true).unwrap();
+    let found = find(&memory, &[CpuState::default(), cpu], None, None, None, &|| true).unwrap();
     assert_eq!(vmcoreinfo::value(&found.text, "OSRELEASE"), Some(RELEASE));
     let mapping = found.mapping.unwrap();
     assert_eq!(
@@ -87,10 +87,53 @@ fn of_several_notes_the_one_that_agrees_with_the_page_tables_is_chosen() {
 }
 
 #[test]
+fn of_two_kernels_with_a_processor_each_that_of_the_reporter_is_chosen() {
+    let memory = GuestMemory::create(128).unwrap();
+    let first = kernel(&memory);
+    // A second kernel, started beside the first: another place in memory, tables of its own.
+    let (second_gpa, tables) = (0x500_0000, 0x10_1000);
+    for (level, table) in [(3, tables), (2, tables + 0x1000)] {
+        let entry = table + (STEXT >> (12 + 9 * level) & 0x1ff) * 8;
+        put(&memory, entry, &((table + 0x1000) | PRESENT).to_le_bytes());
+    }
+    let last = tables + 0x2000 + (STEXT >> 21 & 0x1ff) * 8;
+    put(&memory, last, &(second_gpa | PRESENT | LARGE).to_le_bytes());
+    put(&memory, second_gpa + UTS_AT + 130, b"6.12.0-cloud");
+    let second = CpuState {
+        cr3: tables,
+        ..CpuState::default()
+    };
+    let first_at = 0x50_1000;
+    put(&memory, first_at, &note(&text(RELEASE, TEXT_GPA)));
+    put(&memory, 0x60_0000, &note(&text("6.12.0-cloud", second_gpa)));
+
+    let told = Some(VmcoreinfoPlace {
+        gpa: first_at,
+        len_bytes: u32::try_from(note(&text(RELEASE, TEXT_GPA)).len()).unwrap(),
+    });
+    for place in [None, told] {
+        let of = |reporter| {
+            release(find(
+                &memory,
+                &[second.clone(), first.clone()],
+                reporter,
+                place,
+                None,
+                &|| true,
+            ))
+        };
+        assert_eq!(of(Some(0)).as_deref(), Some("6.12.0-cloud"));
+        assert_eq!(of(Some(1)).as_deref(), Some(RELEASE));
+        // Nobody reported: what the guest said, else the lower one.
+        assert_eq!(of(None).as_deref(), Some(RELEASE));
+    }
+}
+
+#[test]
 fn a_dump_that_was_cancelled_searches_no_more() {
     let memory = GuestMemory::create(64).unwrap();
     put(&memory, 0x10_0000, &note(&text(RELEASE, TEXT_GPA)));
-    assert_eq!(find(&memory, &[], None, None, &|| false), None);
+    assert_eq!(find(&memory, &[], None, None, None, &|| false), None);
 }
 
 #[test]
@@ -107,7 +150,7 @@ fn copies_with_a_wrong_offset_or_another_release_are_worse_wherever_they_lie() {
     put(&memory, 0x11_0000, &note(&right.replace(RELEASE, "6.1.0-other")));
     put(&memory, 0x30_0000, &note(&right));
     put(&memory, 0x31_0000, &note(&right.replace(RELEASE, "6.1.0-again")));
-    let found = find(&memory, &[cpu], None, None, &|| true).unwrap();
+    let found = find(&memory, &[cpu], None, None, None, &|| true).unwrap();
     assert_eq!(found.text, right.as_bytes());
     assert_eq!((found.origin.gpa, found.origin.copies), (0x30_0000, 4));
 }
@@ -120,7 +163,7 @@ fn a_user_who_fills_memory_with_copies_does_not_hide_the_right_one() {
         put(&memory, 0x10_0000 + page * 0x1000, &note(&text("forged", 0x120_0000)));
     }
     put(&memory, 0x60_0000, &note(&text(RELEASE, TEXT_GPA)));
-    let found = find(&memory, &[cpu], None, None, &|| true).unwrap();
+    let found = find(&memory, &[cpu], None, None, None, &|| true).unwrap();
     assert_eq!((found.origin.gpa, found.origin.copies), (0x60_0000, 1001));
 }
 
@@ -136,8 +179,9 @@ fn what_the_guest_says_counts_if_it_agrees_and_else_the_search() {
             len_bytes: u32::try_from(told.len()).unwrap(),
         })
     };
-    let origin =
-        |gpa| find(&memory, &cpu, place(gpa), None, &|| true).map(|found| (found.origin.source, found.origin.gpa));
+    let origin = |gpa| {
+        find(&memory, &cpu, None, place(gpa), None, &|| true).map(|found| (found.origin.source, found.origin.gpa))
+    };
     assert_eq!(origin(0x50_0800), Some(("fw_cfg".to_owned(), 0x50_0800)));
     assert_eq!(origin(0x70_0000), None, "nothing there, and nothing to find");
     assert_eq!(origin(u64::MAX), None);
@@ -152,10 +196,13 @@ fn what_the_guest_says_counts_if_it_agrees_and_else_the_search() {
 fn without_page_tables_the_only_note_is_taken_and_says_so() {
     let memory = GuestMemory::create(64).unwrap();
     put(&memory, 0x60_0000, &note(&text("lonely", TEXT_GPA)));
-    let found = find(&memory, &[CpuState::default()], None, None, &|| true).unwrap();
+    let found = find(&memory, &[CpuState::default()], None, None, None, &|| true).unwrap();
     assert!(!found.origin.agrees);
     assert_eq!(release(Some(found)).as_deref(), Some("lonely"));
-    assert_eq!(find(&GuestMemory::create(8).unwrap(), &[], None, None, &|| true), None);
+    assert_eq!(
+        find(&GuestMemory::create(8).unwrap(), &[], None, None, None, &|| true),
+        None
+    );
 }
 
 #[test]
