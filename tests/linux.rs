@@ -179,7 +179,7 @@ fn on(kernel: Kernel) {
         cases.extend(lives::cases(kernel));
         cases.extend(em::cases(kernel, testbed)?);
         cases.extend(shim::cases(kernel, testbed)?);
-        cases.push(kdump::case(kernel, testbed, dir)?);
+        cases.extend(kdump::cases(kernel, testbed, dir)?);
         // Of this one the testbed has the uncompressed image.
         if kernel == Kernel::Cloud61 {
             cases.push(pvh::case(kernel, testbed)?);
@@ -187,7 +187,9 @@ fn on(kernel: Kernel) {
         cases.retain(|case| is_wanted(kernel, case.name));
         Ok(cases)
     };
-    with(kernel, cases, |_, _, _| Ok(()));
+    with(kernel, cases, |testbed, dir, all| {
+        kdump::check(testbed, dir, kernel, all)
+    });
 }
 
 /// Whether a case runs. Where not everything was asked for, each runs once, and the drivers with both kernels.

@@ -34,7 +34,7 @@ pub(crate) fn case(kernel: Kernel, testbed: &Testbed) -> Result<Case> {
 }
 
 /// The kernel with its symbols, without them.
-fn vmlinux(testbed: &Testbed) -> Result<Vec<u8>> {
+pub(crate) fn vmlinux(testbed: &Testbed) -> Result<Vec<u8>> {
     let dir = tempfile::tempdir()?;
     let stripped = dir.path().join("vmlinux");
     let mut strip = Command::new("strip");
