@@ -2,10 +2,14 @@
 //! for, all of them a little longer until they fit, and what then remains given back. That loses a thousandth to Huffman's code, on pages of a
 //! kernel, and takes a fraction of its time.
 
+use crate::kdump::repeats::add_one;
+
 /// Counts are at most this; a page's symbols are fewer.
 const COUNT_END: usize = 8192;
 /// Fractions of a bit in which shares are told.
 const FRACTION_BITS: u32 = 4;
+/// Lengths of words, none included.
+const LENS: usize = 16;
 
 /// Logarithms to base 2, in sixteenths.
 #[derive(Debug, Clone)]
@@ -33,6 +37,55 @@ impl Logs {
     }
 }
 
+/// How many symbols have which share; later, which place those of a share have among all.
+struct Ranks([u16; 256]);
+
+impl Ranks {
+    #[inline(always)]
+    fn count(&mut self, share: u8, more: u16) {
+        if let Some(count) = self.0.get_mut(usize::from(share)) {
+            *count = count.wrapping_add(more);
+        }
+    }
+
+    /// Turns numbers into places.
+    fn begin(&mut self) -> Begin<'_> {
+        let mut sum = 0_u16;
+        for place in &mut self.0 {
+            let count = *place;
+            *place = sum;
+            sum = sum.wrapping_add(count);
+        }
+        Begin {
+            places: &self.0,
+            all: sum,
+        }
+    }
+
+    /// The place of the next symbol of this share.
+    #[inline(always)]
+    fn next(&mut self, share: u8) -> usize {
+        let place = self.0.get_mut(usize::from(share));
+        place.map_or(0, |place| {
+            *place = place.wrapping_add(1);
+            usize::from(place.wrapping_sub(1))
+        })
+    }
+}
+
+/// Where the symbols of each share begin, the largest shares first.
+struct Begin<'r> {
+    places: &'r [u16; 256],
+    all: u16,
+}
+
+impl Begin<'_> {
+    /// How many symbols ask for less than so many fractions of a bit.
+    fn of(&self, fractions: u32) -> u16 {
+        self.places.get(fractions as usize).copied().unwrap_or(self.all)
+    }
+}
+
 /// How words are numbered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::kdump) enum Order {
@@ -42,25 +95,112 @@ pub(in crate::kdump) enum Order {
     LongestFirst,
 }
 
-impl Order {
-    /// The first word of each length, of so many each.
-    fn first_words(self, of_len: &[u16; 16]) -> [u16; 16] {
-        let (mut first, mut word) = ([0_u16; 16], 0_u16);
-        match self {
-            Self::ShortestFirst => {
-                for (first, shorter) in first.iter_mut().skip(1).zip(of_len) {
-                    word = word.wrapping_add(*shorter) << 1;
-                    *first = word;
+/// How many symbols have words of which length.
+#[derive(Debug, Clone, Copy)]
+struct Classes {
+    counts: [u16; LENS],
+}
+
+impl Classes {
+    /// Finds lengths with which the words make a whole code, shorter ones for larger shares.
+    fn fit(begin: &Begin<'_>, len_max: u32) -> Self {
+        let whole = 1_u32 << len_max;
+        // A word of n bits takes 2^-n of all there is (Kraft). Rounding to the nearest length often fits at once.
+        let mut more = 1 << (FRACTION_BITS - 1);
+        let mut classes = Self::rounded(begin, len_max, more);
+        // Ends: at the latest when all have the longest words, which fit since there are fewer symbols than those.
+        while classes.taken(whole) > whole {
+            more += 1;
+            classes = Self::rounded(begin, len_max, more);
+        }
+        classes.give_back(whole, len_max);
+        classes
+    }
+
+    /// Lengths as shares ask for, with so many fractions of a bit more, rounded down.
+    fn rounded(begin: &Begin<'_>, len_max: u32, more: u32) -> Self {
+        let mut counts = [0; LENS];
+        let mut shorter = 0;
+        for (len, count) in (0_u32..).zip(&mut counts).skip(1).take(len_max as usize) {
+            let end = if len == len_max {
+                u32::MAX
+            } else {
+                ((len + 1) << FRACTION_BITS).saturating_sub(more)
+            };
+            let up_to = begin.of(end);
+            *count = up_to.wrapping_sub(shorter);
+            shorter = up_to;
+        }
+        Self { counts }
+    }
+
+    /// What the words take of the whole.
+    fn taken(&self, whole: u32) -> u32 {
+        let taken = (0_u32..).zip(self.counts).skip(1);
+        taken.fold(0, |sum, (len, count)| {
+            sum.wrapping_add(u32::from(count).wrapping_mul(whole >> len))
+        })
+    }
+
+    /// Makes words shorter until the whole is taken. A word of the longest kind made shorter takes no more than is left, so that each
+    /// round takes something.
+    fn give_back(&mut self, whole: u32, len_max: u32) {
+        let mut left = whole.wrapping_sub(self.taken(whole));
+        while left > 0 {
+            for len in 2..=len_max {
+                let longer = self.counts.get(len as usize).copied().unwrap_or(0);
+                let moved = (left >> (len_max - len)).min(longer.into());
+                left = left.wrapping_sub(moved << (len_max - len));
+                let moved = (moved & 0xffff) as u16;
+                for (place, change) in [(len - 1, moved), (len, moved.wrapping_neg())] {
+                    if let Some(count) = self.counts.get_mut(place as usize) {
+                        *count = count.wrapping_add(change);
+                    }
                 }
             }
-            Self::LongestFirst => {
-                for (first, count) in first.iter_mut().zip(of_len).skip(1).rev() {
-                    *first = word;
+        }
+    }
+}
+
+/// Numbers words.
+#[derive(Debug)]
+struct Numbers {
+    next: [u16; LENS],
+    order: Order,
+}
+
+impl Numbers {
+    fn new(of_len: &[u16; LENS], order: Order) -> Self {
+        let (mut next, mut word) = ([0_u16; LENS], 0_u16);
+        match order {
+            Order::ShortestFirst => {
+                for (next, shorter) in next.iter_mut().skip(1).zip(of_len) {
+                    word = word.wrapping_add(*shorter) << 1;
+                    *next = word;
+                }
+            }
+            Order::LongestFirst => {
+                for (next, count) in next.iter_mut().zip(of_len).skip(1).rev() {
+                    *next = word;
                     word = word.wrapping_add(*count) >> 1;
                 }
             }
         }
-        first
+        Self { next, order }
+    }
+
+    /// The next word of so many bits, as [`Code::words`] has it.
+    #[inline(always)]
+    fn next(&mut self, len: u8) -> u32 {
+        let Some(next) = self.next.get_mut(usize::from(len) % LENS) else {
+            return 0;
+        };
+        let bits = match self.order {
+            Order::ShortestFirst => u32::from(next.reverse_bits()) << (len % 16) >> 16,
+            Order::LongestFirst => u32::from(*next),
+        };
+        *next = next.wrapping_add(1);
+        bits & 0xffff | u32::from(len) << 16
     }
 }
 
@@ -94,17 +234,49 @@ impl<const N: usize> Code<N> {
             lens,
             ..Self::default()
         };
-        for (used, symbol) in code.used.iter_mut().zip(0_u16..) {
-            *used = (symbol, 0);
-        }
         code.used_len = N;
-        code.number(Order::ShortestFirst);
+        let mut of_len = [0; LENS];
+        for len in lens {
+            add_one(&mut of_len, usize::from(len) % LENS);
+        }
+        let mut numbers = Numbers::new(&of_len, Order::ShortestFirst);
+        let symbols = (0_u16..).zip(lens).zip(code.used.iter_mut().zip(&mut code.words));
+        for ((symbol, len), (used, word)) in symbols {
+            *used = (symbol, 0);
+            *word = numbers.next(len);
+        }
         code
     }
 
     /// Makes the code anew. With fewer than two symbols it gets words that are never used: a code must be whole.
     pub(in crate::kdump) fn make(&mut self, counts: &[u16; N], logs: &Logs, len_max: u32, order: Order) {
+        let mut ranks = self.take(counts, logs);
+        let classes = Classes::fit(&ranks.begin(), len_max);
+        let mut of_rank = [1_u8; N];
+        let mut rest = of_rank.as_mut_slice();
+        for (len, count) in (0_u8..).zip(classes.counts) {
+            let (class, behind) = rest.split_at_mut(usize::from(count).min(rest.len()));
+            class.fill(len);
+            rest = behind;
+        }
         self.lens = [0; N];
+        let mut numbers = Numbers::new(&classes.counts, order);
+        for (symbol, share) in self.used.get(..self.used_len).unwrap_or_default() {
+            let len = of_rank.get(ranks.next(*share)).copied().unwrap_or(1);
+            let places = (
+                self.lens.get_mut(usize::from(*symbol)),
+                self.words.get_mut(usize::from(*symbol)),
+            );
+            if let (Some(own_len), Some(word)) = places {
+                *own_len = len;
+                *word = numbers.next(len);
+            }
+        }
+    }
+
+    /// Notes the symbols that occur, and how many have which share.
+    fn take(&mut self, counts: &[u16; N], logs: &Logs) -> Ranks {
+        let mut ranks = Ranks([0; 256]);
         self.used_len = 0;
         let total: u32 = counts.iter().map(|count| u32::from(*count)).sum();
         let log = logs.of(total);
@@ -114,11 +286,13 @@ impl<const N: usize> Code<N> {
                 continue;
             }
             for (symbol, count) in (first..).zip(eight) {
-                let share = log.wrapping_sub(logs.of(u32::from(*count)));
+                let share = (log.wrapping_sub(logs.of(u32::from(*count))) & 0xff) as u8;
                 if let Some(used) = self.used.get_mut(self.used_len) {
-                    *used = (symbol, (share & 0xff) as u8);
+                    *used = (symbol, share);
                 }
-                self.used_len = self.used_len.wrapping_add(usize::from(*count > 0));
+                let occurs = u16::from(*count > 0);
+                ranks.count(share, occurs);
+                self.used_len = self.used_len.wrapping_add(usize::from(occurs));
             }
         }
         if self.used_len < 2 {
@@ -127,76 +301,14 @@ impl<const N: usize> Code<N> {
             self.used[0] = (only.min(other), 0);
             self.used[1] = (only.max(other), 0);
             self.used_len = 2;
+            ranks = Ranks([0; 256]);
+            ranks.count(0, 2);
         }
-        self.fit(len_max);
-        self.number(order);
-    }
-
-    /// Finds lengths with which the words make a whole code.
-    fn fit(&mut self, len_max: u32) {
-        let used = self.used.get(..self.used_len).unwrap_or_default();
-        let whole = 1_u32 << len_max;
-        let len_of = |share: u8, more: u32| (u32::from(share).wrapping_add(more) >> FRACTION_BITS).clamp(1, len_max);
-        // A word of n bits takes 2^-n of all there is (Kraft). Rounding to the nearest length often fits at once.
-        let mut more = 1 << (FRACTION_BITS - 1);
-        let taken_with = |more: u32| {
-            let taken = used.iter().map(|(_, share)| whole >> len_of(*share, more));
-            taken.fold(0, u32::wrapping_add)
-        };
-        let mut taken = taken_with(more);
-        // Ends: at the latest when all have the longest words, which fit since there are fewer symbols than those.
-        while taken > whole {
-            more += 1;
-            taken = taken_with(more);
-        }
-        for (symbol, share) in used {
-            if let Some(len) = self.lens.get_mut(usize::from(*symbol)) {
-                *len = (len_of(*share, more) & 0xff) as u8;
-            }
-        }
-        // A word of the longest kind made shorter takes no more than is left, so that each round takes something.
-        let mut left = whole.wrapping_sub(taken);
-        while left > 0 {
-            for (symbol, _) in used {
-                let Some(len) = self.lens.get_mut(usize::from(*symbol)) else {
-                    continue;
-                };
-                let cost = whole >> *len;
-                let is_shorter = *len > 1 && cost <= left;
-                *len = len.wrapping_sub(u8::from(is_shorter));
-                left = left.wrapping_sub(if is_shorter { cost } else { 0 });
-            }
-        }
-    }
-
-    /// Gives the words their bits.
-    fn number(&mut self, order: Order) {
-        let used = self.used.get(..self.used_len).unwrap_or_default();
-        let mut of_len = [0_u16; 16];
-        for (symbol, _) in used {
-            let len = self.lens.get(usize::from(*symbol)).copied().unwrap_or(0);
-            if let Some(count) = of_len.get_mut(usize::from(len % 16)) {
-                *count = count.wrapping_add(1);
-            }
-        }
-        of_len[0] = 0;
-        let mut next = order.first_words(&of_len);
-        for (symbol, _) in used {
-            let len = self.lens.get(usize::from(*symbol)).copied().unwrap_or(0);
-            let next = next.get_mut(usize::from(len % 16));
-            if let (Some(next), Some(word)) = (next, self.words.get_mut(usize::from(*symbol))) {
-                let bits = match order {
-                    Order::ShortestFirst => u32::from(next.reverse_bits()) << (len % 16) >> 16,
-                    Order::LongestFirst => u32::from(*next),
-                };
-                *word = bits & 0xffff | u32::from(len) << 16;
-                *next = next.wrapping_add(1);
-            }
-        }
+        ranks
     }
 
     /// The symbols that have a word, ascending.
-    pub(in crate::kdump) fn symbols(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
+    pub(in crate::kdump) fn symbols(&self) -> impl DoubleEndedIterator<Item = usize> + ExactSizeIterator + '_ {
         let used = self.used.get(..self.used_len).unwrap_or_default();
         used.iter().map(|(symbol, _)| usize::from(*symbol))
     }
