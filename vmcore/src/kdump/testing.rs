@@ -45,6 +45,21 @@ pub(super) fn copied(len: usize, distance: usize) -> Page {
     page
 }
 
+/// Noise of every number of different bytes, some more often than others, which lie close together or far apart.
+pub(super) fn alphabets() -> impl Iterator<Item = Page> {
+    (2..=255_u8).flat_map(|size| {
+        [1, 2, 5, 17, 85].map(move |apart: u8| {
+            let (one, other) = (noise(size.into()), noise(apart.into()).skip(9));
+            let bytes = one
+                .zip(other)
+                .map(move |(one, other)| (one % size).min(other % size).wrapping_mul(apart));
+            let mut page = page_of(bytes);
+            page[PAGE - 600..].fill(0);
+            page
+        })
+    })
+}
+
 /// Only whole pages are taken.
 pub(super) fn refuses_what_is_no_page(compressor: &mut impl Compress) {
     for len in [0, 1, PAGE - 1, PAGE + 1] {

@@ -98,15 +98,16 @@ impl Deflate {
     /// A compressor that takes the checksum from `adler_32`.
     #[must_use]
     pub fn new(adler_32: fn(&[u8]) -> u32) -> Self {
+        let logs = Logs::default();
         Self {
             adler_32,
             finder: Finder::default(),
             counts: Counts::default(),
-            logs: Logs::default(),
+            head: Head::new(&logs),
+            logs,
             lengths: Lengths::default(),
             own: Codes::default(),
             fixed: Codes::fixed(),
-            head: Head::default(),
             out: Box::new([0; ROOM]),
         }
     }
@@ -134,8 +135,9 @@ impl Deflate {
             }
             // The last block, with codes of its own.
             bits.put(0b101, 3);
+            let symbols = self.own.literals.symbols().len();
             let (literals, distances) = (self.own.literals.lens(END + 1), self.own.distances.lens(1));
-            self.head.put(literals, distances, &self.logs, &mut bits);
+            self.head.put(literals, distances, symbols, &mut bits);
             &self.own
         };
         put_text(&self.finder, codes, &self.lengths, &mut bits);

@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - `literals`: the literals of a block
+//! - `weights`: how their code is told
 //! - `sequences`: its copies
 //! - `symbols`: symbols of lengths, and of distances that occurred before
 
@@ -17,6 +18,7 @@ mod sequences;
 mod symbols;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use super::codec::{Compress, PageCodec};
 use super::entropy::bits::ROOM;

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kdump::testing::{
-    arrays, copied, kernel_words, makes_each_page_alone, noise, page_of, refuses_what_is_no_page, stretches_of_noise,
+    alphabets, arrays, copied, kernel_words, makes_each_page_alone, noise, page_of, refuses_what_is_no_page,
+    stretches_of_noise,
 };
 
 /// Length of the frame, if the page was made smaller.
@@ -62,6 +63,14 @@ fn copies_of_every_length_and_distance_come_back() {
         for distance in [1, 2, 3, 4, 5, 7, 8, 9, 63, 64, 65, 512, 1025, 3000] {
             there_and_back(&mut zstd, &copied(len, distance)).unwrap();
         }
+    }
+}
+
+#[test]
+fn alphabets_of_every_size_come_back() {
+    let mut zstd = Zstd::default();
+    for page in alphabets() {
+        assert!(there_and_back(&mut zstd, &page).is_some());
     }
 }
 
