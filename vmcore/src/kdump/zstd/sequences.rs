@@ -6,7 +6,7 @@ use crate::kdump::entropy::fse::{self, LOG_MIN, Shares, Table};
 use crate::kdump::repeats::{FOUND_MAX, Finder, Found, add_one};
 
 /// Of so few sequences the tables take more room than they save, and the format's own are taken.
-const FEW: usize = 24;
+const FEW: usize = 64;
 /// From so many sequences on tables have more states.
 const MANY: usize = 200;
 
