@@ -26,9 +26,9 @@ pub(super) const AFTER_HELP: &str = "\
 FORMAT is one of
   elf                                   an ELF core: crash, drgn, gdb, makedumpfile, Volatility
   raw                                   memory by physical address; refused if a page is missing
-  kdump-zstd, -zlib, -snappy, -uncompressed
+  kdump-zstd, -zlib, -lzo, -snappy, -uncompressed
                                         makedumpfile's compressed form: crash, drgn
-  kdump-flat-zstd, -zlib, -snappy, -uncompressed
+  kdump-flat-zstd, -zlib, -lzo, -snappy, -uncompressed
                                         the same without seeking, for pipes: crash, `makedumpfile -R`
 
 Pages that were left out stay out: no format shows them as zero. `-o -` writes elf, raw and the flat formats to
