@@ -23,7 +23,7 @@
 //! * [`wire`]: messages and acknowledgements as bytes
 //! * [`client`]: the sending end; [`station`]: the Ethernet host it speaks through where there is no socket
 //! * [`server`]: the receiving end of one dump; [`extents`]: what of a file has arrived
-//! * [`sim`]: a seeded, lossy link in virtual time, models of stock ends, invariants (tests only)
+//! * `sim`: a seeded, lossy link in virtual time, models of stock ends, invariants (tests only)
 //! * [`time`], [`limits`]
 
 #![no_std]

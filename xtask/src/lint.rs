@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting and clippy.
+//! `cargo xtask lint`: formatting, clippy, and links of the documentation.
 
 use anyhow::Result;
 
@@ -22,5 +22,13 @@ pub(crate) fn run() -> Result<()> {
         "--",
         "-D",
         "warnings",
+    ]))?;
+    process::run(workspace::cargo().env("RUSTDOCFLAGS", "-D warnings").args([
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+        "--locked",
+        "-q",
     ]))
 }

@@ -4,7 +4,7 @@
 //! core (any form) ─► selection (what is RAM, what is left out) ─► windows of pages ─► compress (threads) ─► sink
 //! ```
 //!
-//! - [`Exporter`]: from a core to a sink
+//! - [`export()`]: from a core to a sink
 //! - `selection`: which pages are exported, and what became of the others
 //! - `filter`: what a level of makedumpfile leaves out
 //! - `known`: pages whose content stands in the file already

@@ -1,6 +1,6 @@
 //! The agent: hears what happens to one machine, gets a crashed guest's memory to safety, then applies the policy.
 //!
-//! One thread (the [`supervisor`]) owns the incarnation and takes every decision; dumps run on another. The
+//! One thread (the `supervisor`) owns the incarnation and takes every decision; dumps run on another. The
 //! API and signals reach the supervisor through [`AgentHandle`].
 //!
 //! ```text

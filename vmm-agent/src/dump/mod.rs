@@ -16,7 +16,7 @@
 //! - [`port`]: the agent's own em, between frames and a wire
 //! - [`sender`]: one conversation with one receiver
 //! - [`spool`]: the core as a file
-//! - [`ferry`]: receivers in order, then the spool
+//! - [`mod@ferry`]: receivers in order, then the spool
 //! - `contained`: a bug in one step does not cost the core
 //! - [`outcome`], [`progress`], [`address`], [`limits`]
 
