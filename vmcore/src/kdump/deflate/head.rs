@@ -38,7 +38,7 @@ type Word = u32;
 
 /// A code of lengths with all it is used for.
 #[derive(Debug, Clone)]
-struct Lengths {
+struct LengthCode {
     /// What tells it: how many of its own lengths there are, and those.
     told: [Word; 4],
     zeros: [Word; ZEROS_MAX + 1],
@@ -47,11 +47,11 @@ struct Lengths {
 
 /// The codes of lengths.
 #[derive(Debug, Clone)]
-pub(super) struct Head(Box<[Lengths; COUNTS.len()]>);
+pub(super) struct Head(Box<[LengthCode; COUNTS.len()]>);
 
 impl Head {
     pub(super) fn new(logs: &Logs) -> Self {
-        Self(Box::new(COUNTS.map(|counts| Lengths::new(&counts, logs))))
+        Self(Box::new(COUNTS.map(|counts| LengthCode::new(&counts, logs))))
     }
 
     /// Writes both codes down. `symbols` of the literals' code have words.
@@ -67,7 +67,7 @@ impl Head {
     }
 }
 
-impl Lengths {
+impl LengthCode {
     fn new(counts: &[u16; SYMBOLS], logs: &Logs) -> Self {
         let mut code = Code::default();
         code.make(counts, logs, LEN_MAX, Order::ShortestFirst);
@@ -76,8 +76,7 @@ impl Lengths {
             zeros: [0; ZEROS_MAX + 1],
             others: [[0; OTHERS_MAX + 1]; 16],
         };
-        let runs = lengths.zeros.iter_mut().enumerate().skip(1);
-        for (count, run) in runs {
+        for (count, run) in lengths.zeros.iter_mut().enumerate().skip(1) {
             let zero = Joined::default().symbol(&code, 0);
             *run = match count {
                 1 => zero,
@@ -159,16 +158,10 @@ fn told(code: &Code<SYMBOLS>) -> [Word; 4] {
         .iter()
         .rposition(|len| *len > 0)
         .map_or(4, |last| (last + 1).max(4));
-    let mut words = [
-        Joined::default().extra(count - 4, 4),
-        Joined::default(),
-        Joined::default(),
-        Joined::default(),
-    ];
-    for (len, word) in lens.iter().take(count).zip((0..SYMBOLS).map(|index| index / 6)) {
-        if let Some(word) = words.get_mut(word) {
-            *word = word.extra(*len, 3);
-        }
+    let mut words = [Joined::default(); 4];
+    words[0] = words[0].extra(count - 4, 4);
+    for (six, word) in lens.get(..count).unwrap_or_default().chunks(6).zip(&mut words) {
+        *word = six.iter().fold(*word, |word, len| word.extra(*len, 3));
     }
     words.map(|word| word.0)
 }
