@@ -24,15 +24,9 @@ const NUDGE_EVERY: Duration = Duration::from_millis(100);
 
 /// QEMU with that initramfs; its serial line is the standard output. More devices can be added.
 pub(crate) fn qemu(testbed: &Testbed, initrd: &Path) -> Command {
-    let mut qemu = testbed.command("qemu-system-x86_64");
-    qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "3G"])
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(["-serial", "stdio"])
-        .args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"])
-        .arg("-kernel")
-        .arg(testbed.path("kernel/vmlinuz"))
-        .arg("-initrd")
-        .arg(initrd);
+    let append = "console=ttyS0 quiet panic=-1 no_timer_check";
+    let mut qemu = testbed.qemu(&testbed.path("kernel/vmlinuz"), initrd, append);
+    qemu.args(["-smp", "1", "-m", "3G", "-serial", "stdio"]);
     qemu
 }
 

@@ -138,26 +138,12 @@ fn boot(testbed: &Testbed, dir: &Path, guest: &Guest, act: &mut dyn FnMut(&mut S
     let log = dir.join("console.log");
     fs::write(&log, "")?;
     let mut qemu = testbed
-        .command("qemu-system-x86_64")
+        .qemu(&guest.kernel, &guest.initrd, &format!("{APPEND} {}", guest.append))
         .arg("-M")
         .arg(format!("pc,max-ram-below-4g={}M", guest.below_4g_mib))
         .args(["-m", &format!("{}M", guest.mem_mib), "-smp", &guest.vcpus.to_string()])
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-            "-action",
-            "panic=pause",
-        ])
+        .args(["-action", "panic=pause"])
         .args(["-device", "pvpanic", "-device", "vmcoreinfo"])
-        .arg("-kernel")
-        .arg(&guest.kernel)
-        .arg("-initrd")
-        .arg(&guest.initrd)
-        .args(["-append", &format!("{APPEND} {}", guest.append)])
         .args(["-monitor", "stdio", "-serial"])
         .arg(format!("file:{}", log.display()))
         .stdin(Stdio::piped())

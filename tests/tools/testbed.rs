@@ -62,6 +62,20 @@ impl Testbed {
         Some(folders.find(|folder| is_of(folder))?.join("vmlinux"))
     }
 
+    /// QEMU without KVM, which boots this kernel and has nothing in it but what is added; a reset ends it.
+    #[allow(dead_code, reason = "not every test boots something")]
+    pub(crate) fn qemu(&self, kernel: &Path, initrd: &Path, append: &str) -> Command {
+        let mut qemu = self.command("qemu-system-x86_64");
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(initrd)
+            .args(["-append", append]);
+        qemu
+    }
+
     /// A program of the testbed, else of the machine.
     pub(crate) fn command(&self, program: &str) -> Command {
         let ours = self.dir.join("bin").join(program);
