@@ -4,6 +4,8 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use common::{Serve, complaint, path_text, run, run_ok, temp_dir};
@@ -124,4 +126,83 @@ fn what_cannot_be_exported_is_said_with_the_way_out() {
     // Without page structures nothing is left out, and that is said.
     let said = export("latest", "kdump-zlib", to, &["--filter", "31"], 0);
     assert!(said.contains("not filtered") && said.contains("VMCOREINFO"), "{said}");
+}
+
+#[test]
+fn an_output_takes_the_place_of_files_only() {
+    let dir = temp_dir();
+    let serve = serve(dir.path());
+    let at = |name: &str| dir.path().join(name);
+    let store = ["--dir", path_text(&serve.dir)];
+    let export = ["cores", "export", "latest", "--format", "elf", store[0], store[1], "-o"];
+    let fetch = ["cores", "fetch", "latest", store[0], store[1], "-o"];
+    let _listener = UnixListener::bind(at("socket")).expect("a socket");
+    symlink(at("socket"), at("to-socket")).expect("a link");
+    symlink(at("nothing"), at("to-nothing")).expect("a link");
+    symlink(at("file"), at("to-file")).expect("a link");
+    let id = serve.cores()[0]["id"].as_str().expect("an id").to_owned();
+    let stored = serve.vmcore_path(&id);
+    let beside = stored.with_file_name("mine");
+    for command in [&export[..], &fetch] {
+        let said = |output: &Path| complaint(&[command, &[path_text(output)]].concat(), 1);
+        for (name, expected) in [
+            ("socket", "a pipe or a socket"),
+            ("to-socket", "a pipe or a socket"),
+            ("to-nothing", "symbolic link"),
+            (".", "is a directory"),
+        ] {
+            let said = said(&at(name));
+            assert!(said.contains(expected), "{name}: {said}");
+        }
+        for output in [&stored, &beside] {
+            assert!(said(output).contains("of a stored core"), "{}", output.display());
+        }
+        assert!(fs::symlink_metadata(at("socket")).is_ok_and(|there| there.file_type().is_socket()));
+        // A link goes on naming what it named.
+        fs::write(at("file"), "older").expect("it can be written");
+        run_ok(&[command, &[path_text(&at("to-file"))]].concat());
+        assert!(fs::symlink_metadata(at("to-file")).is_ok_and(|there| there.is_symlink()));
+        assert!(fs::read(at("file")).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF")));
+    }
+    assert!(!beside.exists() && !stored.with_file_name("vmcore.part").exists());
+    run_ok(&["cores", "verify", "latest", store[0], store[1]]);
+    let said = complaint(&[&fetch[..], &["-"]].concat(), 2);
+    assert!(said.contains("--format elf -o -"), "{said}");
+}
+
+#[test]
+fn two_commands_do_not_write_one_file() {
+    let dir = temp_dir();
+    let serve = serve(dir.path());
+    let to = dir.path().join("out");
+    let part = dir.path().join("out.part");
+    let store = path_text(&serve.dir);
+    let export = [
+        "cores",
+        "export",
+        "latest",
+        "--format",
+        "elf",
+        "--dir",
+        store,
+        "-o",
+        path_text(&to),
+    ];
+    let fetch = ["cores", "fetch", "latest", "--dir", store, "-o", path_text(&to)];
+    let other = fs::File::create(&part).expect("another command's file");
+    other.lock().expect("it is locked");
+    fs::write(&part, "what the other wrote").expect("it can be written");
+    for command in [&export[..], &fetch] {
+        let said = complaint(command, 1);
+        assert!(said.contains("another command is writing"), "{said}");
+    }
+    assert_eq!(fs::read(&part).expect("it is still there"), b"what the other wrote");
+    // One that was killed left its part, and no lock.
+    drop(other);
+    for command in [&export[..], &fetch] {
+        run_ok(command);
+        assert!(fs::read(&to).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF")));
+        assert!(!part.exists());
+        fs::write(&part, "left over").expect("it can be written");
+    }
 }

@@ -63,6 +63,7 @@ pub use receiver::{Receiver, ReceiverConfig, ReceiverError};
 pub use retention::{Retention, Rule, condemned};
 pub use service::CoreCatalogue;
 pub use store::StoreError;
+pub use store::layout::is_core_folder;
 pub use store::verify::Verified;
 pub use tokens::{KeptToken, TokenError, Tokens};
 pub use webhooks::{Secret as WebhookSecret, Webhook, Webhooks, dead_letters};

@@ -67,6 +67,13 @@ pub(crate) const WEBHOOKS: &str = "webhooks";
 /// Space set aside for the records.
 pub(crate) const RESERVE: &str = "reserve";
 
+/// Whether a folder is that of a stored core, or of one that is being received: nothing else may be written there.
+#[must_use]
+pub fn is_core_folder(folder: &Path) -> bool {
+    let has = |name| folder.join(name).exists();
+    has(JOURNAL) || (has(MANIFEST) && has(INFO))
+}
+
 /// The directory of a core that was kept at `received_at`.
 pub(crate) fn core_dir(root: &Path, received_at: Timestamp, id: &str) -> PathBuf {
     month_dir(root, received_at).join(id)

@@ -16,8 +16,9 @@ use server::export::{
 use vmcore::dumpfile::DumpFile;
 use vmcore::linux::filter::FilterLevel;
 
-use super::fetch::{self, Target};
+use super::fetch;
 use super::source::{Source, refused};
+use super::target::Target;
 use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
 use crate::output;
 

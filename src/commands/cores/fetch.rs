@@ -1,9 +1,9 @@
 //! `cores fetch`: a core's vmcore into a file of one's own, holes kept.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 use api::{Client, ClientError, CoreState, CoreSummary, DigestedExtent};
@@ -11,7 +11,8 @@ use serde_json::json;
 use server::{LocalCores, StoredVmcore};
 
 use super::source::{self, Source, failed, refused};
-use crate::cli_failure::{Exit, Failure, OrExit as _, Outcome};
+use super::target::Target;
+use crate::cli_failure::{Exit, Failure, Outcome};
 use crate::output;
 
 /// Extents closer than this are asked for together: the bytes between them cost less than another request.
@@ -26,6 +27,10 @@ type Sink<'a> = dyn FnMut(u64, &[u8]) -> io::Result<()> + 'a;
 
 /// Fetches a core.
 pub(super) fn run(source: &Source, id: &str, output_path: &Path, json: bool) -> Outcome {
+    if output_path == Path::new("-") {
+        let sentence = "a core is fetched to a file; `cores export --format elf -o -` writes to a stream";
+        return Err(Failure::new(Exit::Usage, sentence));
+    }
     let info = source.info(id)?;
     let core = info.summary;
     is_there(&core)?;
@@ -94,89 +99,6 @@ pub(super) fn is_there(core: &CoreSummary) -> Result<(), Failure> {
             Err(Failure::new(Exit::NothingMatched, sentence))
         }
         CoreState::Complete | CoreState::Incomplete | CoreState::Aborted | CoreState::Corrupt => Ok(()),
-    }
-}
-
-/// `FILE.part`, until it is whole. Dropped before that, it is removed, unless it is to be resumed from.
-#[derive(Debug)]
-pub(super) struct Target {
-    path: PathBuf,
-    part: PathBuf,
-    /// Says of what core `part` is a part.
-    tag: PathBuf,
-    pub(super) file: File,
-    kept: bool,
-    keep_part: bool,
-}
-
-impl Target {
-    /// Makes the file; it can be read too.
-    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
-        Self::create_or_resume(path, None)
-    }
-
-    /// The same, but what is in a part with the same tag stays there.
-    fn create_or_resume(path: &Path, tag: Option<&str>) -> Result<Self, Failure> {
-        if path.is_dir() {
-            let sentence = format!("{} is a directory; -o names a file", path.display());
-            return Err(Failure::new(Exit::Failed, sentence));
-        }
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let tag_path = PathBuf::from({
-            let mut name = part.clone();
-            name.push(".tag");
-            name
-        });
-        let part = PathBuf::from(part);
-        let resumes = tag.is_some_and(|tag| fs::read_to_string(&tag_path).is_ok_and(|kept| kept == tag));
-        let mut options = OpenOptions::new();
-        // A core holds secrets: it is not for everyone.
-        let opened = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(!resumes)
-            .mode(0o640)
-            .open(&part);
-        let file = opened.with_context(|| format!("cannot write {}; -o chooses another file", part.display()))?;
-        if let Some(tag) = tag.filter(|_| !resumes) {
-            fs::write(&tag_path, tag).with_context(|| format!("cannot write {}", tag_path.display()))?;
-        }
-        Ok(Self {
-            path: path.to_owned(),
-            part,
-            tag: tag_path,
-            file,
-            keep_part: false,
-            kept: false,
-        })
-    }
-
-    /// Gives the file its length and its name.
-    pub(super) fn keep(mut self, len_bytes: u64) -> Result<(), Failure> {
-        let done = self
-            .file
-            .set_len(len_bytes)
-            .and_then(|()| self.file.sync_all())
-            .and_then(|()| fs::rename(&self.part, &self.path));
-        self.kept = done.is_ok();
-        let what = || format!("cannot finish {}", self.path.display());
-        done.with_context(what).or_exit(Exit::Failed)
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if !self.kept && self.keep_part {
-            let shown = self.part.display();
-            output::say(&format!("{shown} is kept; the same command goes on from it"));
-            return;
-        }
-        if !self.kept {
-            let _ = fs::remove_file(&self.part);
-        }
-        let _ = fs::remove_file(&self.tag);
     }
 }
 

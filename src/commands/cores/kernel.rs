@@ -10,8 +10,9 @@ use serde_json::json;
 use vmcore::image::FileBytes;
 
 use super::bytes;
-use super::fetch::{self, Target};
+use super::fetch;
 use super::source::Source;
+use super::target::Target;
 use crate::cli_failure::{Exit, Failure, Outcome};
 use crate::output;
 

@@ -13,6 +13,7 @@ mod log;
 mod print;
 mod prune;
 mod source;
+mod target;
 mod verify;
 
 use std::io::IsTerminal as _;
