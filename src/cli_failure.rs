@@ -32,6 +32,8 @@ pub(crate) enum Exit {
     CoreSafe = 10,
     /// `run`: the guest crashed and its core is lost.
     CoreLost = 11,
+    /// Somebody stopped it (SIGINT or SIGTERM).
+    Stopped = 130,
 }
 
 impl From<Exit> for ExitCode {

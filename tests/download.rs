@@ -10,7 +10,8 @@ mod tiny_sender;
 
 use std::os::unix::fs::MetadataExt as _;
 
-use common::{Daemon, Serve, coreferry, path_text, run, run_ok, temp_dir, wait_for};
+use common::{Daemon, PATIENCE, Serve, coreferry, path_text, run, run_ok, temp_dir, wait_for};
+use nix::sys::signal::Signal;
 use proxy::Proxy;
 use serde_json::Value;
 use tiny_sender::TinySender;
@@ -166,4 +167,36 @@ fn an_interrupted_fetch_goes_on_where_it_was_and_proves_all_of_it() {
     std::fs::write(dir.path().join("vmcore.part.tag"), "another").expect("written");
     let told: Value = serde_json::from_slice(&fetch(&serve.api).stdout).expect("JSON");
     assert_eq!(told["resumed_bytes"], 0);
+}
+
+#[test]
+fn a_stopped_command_leaves_only_what_it_would_go_on_from() {
+    let dir = temp_dir();
+    let serve = Serve::start(&dir.path().join("store"));
+    send_sparse(&serve, 96 << 20, 3, 1 << 20);
+    let part = dir.path().join("out.part");
+    let stopped = |command: &[&str], signal| {
+        let proxy = Proxy::holding(&serve.api, 1, 512 << 10);
+        let mut stopped = coreferry();
+        stopped.args(command).args(["--api", &proxy.api, "-o"]);
+        stopped.arg(dir.path().join("out"));
+        let mut stopped = Daemon::start(stopped);
+        wait_for("a part of the download", || {
+            (proxy.answer_bytes() > 256 << 10 && part.exists()).then_some(())
+        });
+        stopped.signal(signal);
+        assert_eq!(stopped.exit_within(PATIENCE).code(), Some(130));
+        stopped
+    };
+    let export = stopped(&["cores", "export", "latest", "--format", "elf"], Signal::SIGINT);
+    wait_for("what became of the part", || {
+        export.stderr_text().contains("out.part is removed").then_some(())
+    });
+    let left = std::fs::read_dir(dir.path()).expect("it can be listed").count();
+    assert_eq!(left, 1, "only the receiver's directory");
+    let fetch = stopped(&["cores", "fetch", "latest"], Signal::SIGTERM);
+    wait_for("what became of the part", || {
+        fetch.stderr_text().contains("out.part is kept").then_some(())
+    });
+    assert!(part.exists() && dir.path().join("out.part.tag").exists());
 }

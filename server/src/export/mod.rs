@@ -178,7 +178,7 @@ impl ExportFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The output cannot be written.
-    #[error("cannot write {what}; is the disk full?")]
+    #[error("cannot write {what}")]
     Write {
         /// What was to be written.
         what: &'static str,

@@ -1,7 +1,7 @@
 //! `cores export`: a core in the form that a tool wants.
 
-use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -92,17 +92,20 @@ pub(super) fn run(source: &Source, args: &ExportArgs, as_json: bool) -> Outcome 
     }
     let info = source.info(&args.id)?;
     fetch::is_there(&info.summary)?;
+    let target = match to_stdout {
+        true => None,
+        false => Some(Target::create(&args.output)?),
+    };
     let bytes = open(source, &info, &args.output)?;
-    let core = DumpFile::open(bytes.file, Codecs)
+    let core = DumpFile::open(bytes, Codecs)
         .with_context(|| format!("core {} cannot be exported", info.summary.id))
         .or_exit(Exit::Failed)?;
     let (selection, level) = select(&core, args.filter).or_exit(Exit::Failed)?;
-    if to_stdout {
+    let Some(target) = target else {
         let exported = write(&core, (selection, level), args, &info, &mut *stream(args.format))?;
         output::note(&told(&info, args, &exported));
         return Ok(Exit::Ok);
-    }
-    let target = Target::create(&args.output)?;
+    };
     let exported = match args.format {
         ExportFormat::Kdump { flat: true, .. } => {
             let file = io::BufWriter::with_capacity(1 << 20, &target.file);
@@ -192,40 +195,24 @@ fn stream(format: ExportFormat) -> Box<dyn Sink> {
     }
 }
 
-/// The core's bytes, and what must stay until they have been read.
-struct Opened {
-    file: VmcoreBytes,
-    _downloaded: Option<Target>,
-}
-
 /// Opens the core. From a receiver it is downloaded first, next to the output, and its digests are checked.
-fn open(source: &Source, info: &CoreInfo, output: &Path) -> Result<Opened, Failure> {
+fn open(source: &Source, info: &CoreInfo, output: &Path) -> Result<VmcoreBytes, Failure> {
     let core = &info.summary;
     match source {
-        Source::Dir(cores) => Ok(Opened {
-            file: cores.vmcore_bytes(&core.id).map_err(|why| refused(&why))?,
-            _downloaded: None,
-        }),
+        Source::Dir(cores) => cores.vmcore_bytes(&core.id).map_err(|why| refused(&why)),
         Source::Api(client) => {
-            let path = if output == Path::new("-") {
-                std::env::temp_dir().join(format!("coreferry-export-{}", std::process::id()))
-            } else {
-                let mut path = output.as_os_str().to_owned();
-                path.push(".core");
-                PathBuf::from(path)
+            // Without a name, so that nothing of it is left, however this ends.
+            let folder = match output.parent() {
+                _ if output == Path::new("-") => std::env::temp_dir(),
+                Some(folder) if folder != Path::new("") => folder.to_owned(),
+                _ => PathBuf::from("."),
             };
-            let target = Target::create(&path)?;
-            let file = &target.file;
-            fetch::download(client, &core.id, &mut |offset, bytes| {
-                std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-            })?;
+            let file = tempfile::tempfile_in(&folder)
+                .with_context(|| format!("cannot make a file for the downloaded core in {}", folder.display()))?;
+            fetch::download(client, &core.id, &mut |offset, bytes| file.write_all_at(bytes, offset))?;
             file.set_len(core.file_len_bytes)
                 .context("cannot write the downloaded core")?;
-            let reopened: File = file.try_clone().context("cannot read the downloaded core")?;
-            Ok(Opened {
-                file: VmcoreBytes::of(reopened, core.file_len_bytes, &core.holes),
-                _downloaded: Some(target),
-            })
+            Ok(VmcoreBytes::of(file, core.file_len_bytes, &core.holes))
         }
     }
 }

@@ -118,7 +118,7 @@ fn copy(cores: &LocalCores, id: &str, to: &File) -> Result<(), Failure> {
             from.read_exact_at(part, at)
                 .with_context(|| format!("cannot read {want} bytes of {shown} at offset {at}"))?;
             to.write_all_at(part, at)
-                .context("cannot write the copy; is the disk full?")?;
+                .context("cannot write the copy")?;
             at += want as u64;
             bar.inc(want as u64);
         }
@@ -230,7 +230,7 @@ fn download_span(client: &Client, path: &str, span: &[DigestedExtent], sink: &mu
         return Err(Failure::new(Exit::NotWhole, sentence));
     }
     done.map_err(|why| match &why {
-        ClientError::Sink(_) => Failure::new(Exit::Failed, format!("{why}; is the disk full?")),
+        ClientError::Sink(_) => Failure::new(Exit::Failed, why.to_string()),
         _ => failed(client, &why),
     })?;
     Ok(check.proven_bytes)

@@ -123,7 +123,7 @@ pub(super) fn copy(
         core.read_at(at, part)
             .map_err(|_| not_whole(format!("cannot read {len} bytes of core {id} at offset {at}")))?;
         digest.update(part);
-        sink(done, part).context("cannot write the kernel; is the disk full?")?;
+        sink(done, part).context("cannot write the kernel")?;
         done += len as u64;
     }
     let found = format!("blake3:{}", digest.finalize().to_hex());

@@ -4,11 +4,12 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use anyhow::Context as _;
 
 use crate::cli_failure::{Exit, Failure, OrExit as _};
-use crate::output;
+use crate::{output, signals};
 
 /// How often `FILE.part` is opened again because another command had just finished with it.
 const OPENINGS_MAX: usize = 16;
@@ -47,6 +48,7 @@ impl Target {
         if let Some(tag) = tag.filter(|_| !resumes) {
             fs::write(&tag_path, tag).with_context(|| format!("cannot write {}", tag_path.display()))?;
         }
+        end_well_when_stopped(part.clone(), tag.is_some());
         Ok(Self {
             path,
             part,
@@ -82,6 +84,23 @@ impl Drop for Target {
         }
         let _ = fs::remove_file(&self.tag);
     }
+}
+
+/// When somebody asks this process to end, the part is removed, unless the same command would go on from it.
+fn end_well_when_stopped(part: PathBuf, keeps: bool) {
+    let stop = move || {
+        let shown = part.display();
+        if keeps {
+            output::say(&format!(
+                "stopped; {shown} is kept, and the same command goes on from it"
+            ));
+        } else if fs::remove_file(&part).is_ok() {
+            output::say(&format!("stopped; {shown} is removed"));
+        }
+        process::exit(Exit::Stopped as i32);
+    };
+    // Where no handler can be had, the signal ends the process at once and the part stays, as after SIGKILL.
+    let _ = signals::on_stop(stop);
 }
 
 /// Where the file will stand: what a symbolic link names, and nothing whose place a file must not take.
