@@ -210,20 +210,12 @@ fn a_changed_byte_is_found_from_the_directory_and_through_the_api() {
         assert_eq!(json(&stdout)["state"], "corrupt");
     }
     let target = dir.path().join("copy");
-    let (_, stderr) = ends_with(
-        &[
-            "cores",
-            "fetch",
-            "latest",
-            "--api",
-            &serve.api,
-            "-o",
-            path_text(&target),
-        ],
-        4,
-    );
-    assert!(stderr.contains("digest"), "{stderr}");
-    assert!(!target.exists() && !dir.path().join("copy.part").exists());
+    for source in sources {
+        let fetch = ["cores", "fetch", "latest", source[0], source[1], "-o"];
+        let (_, stderr) = ends_with(&[&fetch[..], &[path_text(&target)]].concat(), 4);
+        assert!(stderr.contains("digest"), "{stderr}");
+        assert!(!target.exists() && !dir.path().join("copy.part").exists());
+    }
     fs::remove_file(&path).expect("removed");
     let list = json(&run_ok(&["cores", "list", "--json", "--dir", path_text(dir.path())]));
     assert_eq!(list[0]["state"], "missing");

@@ -133,7 +133,7 @@ fn export_it(core: &Path, dir: &Path, format: &str, level: u8) -> Result<Sample>
         timestamp_s: 0,
     };
     let to = File::create(&target)?;
-    export(&opened, selection, &options, &mut FileSink(&to), &mut |_| {})?;
+    export(&opened, &selection, &options, &mut FileSink(&to), &mut |_| {})?;
     let sample = Sample {
         cpu: cpu::of_this_thread().saturating_sub(cpu),
         took: start.elapsed(),

@@ -1,5 +1,6 @@
 //! What is in a stored core's directory: its files, and its ranges with their digests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ pub struct StoredVmcore {
     pub path: PathBuf,
     /// Offset and length of every range that arrived, ascending.
     pub received: Vec<(u64, u64)>,
+    /// Of each chunk (of [`CHUNK_BYTES`]) with received bytes its number, and the BLAKE3 digest of these, one after another.
+    pub chunk_digests: BTreeMap<u64, [u8; 32]>,
 }
 
 impl LocalCores {
@@ -43,6 +46,7 @@ impl LocalCores {
         Ok(StoredVmcore {
             path: entry.dir.join(layout::VMCORE),
             summary: entry.summary,
+            chunk_digests: manifest.chunk_digests(),
             received: manifest.coverage.received,
         })
     }

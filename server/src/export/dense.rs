@@ -11,7 +11,7 @@ use super::{ExportError, ExportOptions, Exported, Pages, Selection, Sink};
 /// An ELF core: a segment for each run of pages that are there.
 pub(super) fn elf(
     core: &dyn Pages,
-    selection: &mut Selection,
+    selection: &Selection,
     options: &ExportOptions,
     sink: &mut dyn Sink,
     done: &mut dyn FnMut(u64),
@@ -37,14 +37,13 @@ pub(super) fn elf(
         Some(segment.file_offset + (gpa - segment.gpa))
     };
     copy(core, &present, options, sink, &mut place, &mut exported, done)?;
-    *selection = selection.clone().with_wanted(present);
     Ok(exported)
 }
 
 /// Memory as it is: refused if anything is missing, since it could not be told from zero.
 pub(super) fn raw(
     core: &dyn Pages,
-    selection: &mut Selection,
+    selection: &Selection,
     options: &ExportOptions,
     sink: &mut dyn Sink,
     done: &mut dyn FnMut(u64),

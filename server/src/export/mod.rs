@@ -269,15 +269,15 @@ pub struct Exported {
 /// [`ExportError`]; what the sink has taken by then is not a core.
 pub fn export(
     core: &dyn Pages,
-    mut selection: Selection,
+    selection: &Selection,
     options: &ExportOptions,
     sink: &mut dyn Sink,
     done: &mut dyn FnMut(u64),
 ) -> Result<Exported, ExportError> {
     let mut exported = match options.format {
-        ExportFormat::Kdump { codec, .. } => kdump::export(core, &selection, codec, options, sink, done)?,
-        ExportFormat::Elf => dense::elf(core, &mut selection, options, sink, done)?,
-        ExportFormat::Raw => dense::raw(core, &mut selection, options, sink, done)?,
+        ExportFormat::Kdump { codec, .. } => kdump::export(core, selection, codec, options, sink, done)?,
+        ExportFormat::Elf => dense::elf(core, selection, options, sink, done)?,
+        ExportFormat::Raw => dense::raw(core, selection, options, sink, done)?,
     };
     exported.excluded_pages = selection.excluded_pages();
     Ok(exported)

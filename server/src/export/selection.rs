@@ -65,11 +65,6 @@ impl Selection {
         &self.wanted
     }
 
-    /// The same, with what turned out to be there.
-    pub(super) fn with_wanted(self, wanted: PageBitmap) -> Self {
-        Self { wanted, ..self }
-    }
-
     /// Pages that are left out.
     #[must_use]
     pub fn excluded_pages(&self) -> u64 {

@@ -172,15 +172,19 @@ fn write(
         timestamp_s: seconds(&info.started_at),
     };
     let bar = output::progress(selection.wanted().count() * vmcore::PAGE_LEN);
-    let exported = export(core, selection, &options, sink, &mut |bytes| bar.inc(bytes)).or_exit(Exit::Failed)?;
+    let exported = export(core, &selection, &options, sink, &mut |bytes| bar.inc(bytes)).or_exit(Exit::Failed)?;
     bar.finish_and_clear();
     for warning in &exported.warnings {
         output::say(&format!("warning: {warning}"));
     }
     if exported.lost_pages > 0 {
-        let (pages, state) = (exported.lost_pages, info.summary.state);
+        let (pages, state, id) = (exported.lost_pages, info.summary.state, &info.summary.id);
+        let what = match state {
+            CoreState::Complete => format!("the stored file has changed (`coreferry cores verify {id}`)"),
+            _ => format!("the core is {state}"),
+        };
         output::say(&format!(
-            "warning: the core is {state}; {pages} pages of it are lost and not in the file"
+            "warning: {what}; {pages} pages of it are lost and not in the file"
         ));
     }
     Ok(exported)
@@ -235,6 +239,9 @@ fn told(info: &CoreInfo, args: &ExportArgs, exported: &Exported) -> String {
     );
     if exported.excluded_pages > 0 {
         text += &format!(", {} excluded", exported.excluded_pages);
+    }
+    if exported.lost_pages > 0 {
+        text += &format!(", {} lost", exported.lost_pages);
     }
     if info.summary.state != CoreState::Complete {
         text += &format!(" ({} core)", info.summary.state);

@@ -5,12 +5,11 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use anyhow::Context as _;
 use api::{Client, ClientError, CoreState, CoreSummary, DigestedExtent};
 use serde_json::json;
-use server::{LocalCores, StoredVmcore};
 
-use super::source::{self, Source, failed, refused};
+use super::copy;
+use super::source::{self, Source, failed};
 use super::target::Target;
 use crate::cli_failure::{Exit, Failure, Outcome};
 use crate::output;
@@ -38,7 +37,7 @@ pub(super) fn run(source: &Source, id: &str, output_path: &Path, json: bool) -> 
     let target = match source {
         Source::Dir(cores) => {
             let target = Target::create(output_path)?;
-            copy(cores, &core.id, &target.file)?;
+            copy::run(cores, &core.id, &target.file)?;
             target
         }
         Source::Api(client) => {
@@ -100,31 +99,6 @@ pub(super) fn is_there(core: &CoreSummary) -> Result<(), Failure> {
         }
         CoreState::Complete | CoreState::Incomplete | CoreState::Aborted | CoreState::Corrupt => Ok(()),
     }
-}
-
-/// Copies the ranges that arrived.
-fn copy(cores: &LocalCores, id: &str, to: &File) -> Result<(), Failure> {
-    let StoredVmcore { path, received, .. } = cores.vmcore(id).map_err(|why| refused(&why))?;
-    let shown = path.display().to_string();
-    let from = File::open(&path).with_context(|| format!("cannot open {shown}"))?;
-    let bar = output::progress(received.iter().map(|(_, length)| length).sum());
-    let mut buffer = vec![0; usize::try_from(COPY_BYTES).unwrap_or(usize::MAX)];
-    for (offset, length) in received {
-        let mut at = offset;
-        let end = offset + length;
-        while at < end {
-            let want = usize::try_from((end - at).min(COPY_BYTES)).unwrap_or(usize::MAX);
-            let part = buffer.get_mut(..want).unwrap_or_default();
-            from.read_exact_at(part, at)
-                .with_context(|| format!("cannot read {want} bytes of {shown} at offset {at}"))?;
-            to.write_all_at(part, at)
-                .context("cannot write the copy")?;
-            at += want as u64;
-            bar.inc(want as u64);
-        }
-    }
-    bar.finish_and_clear();
-    Ok(())
 }
 
 /// Downloads into `file` what is not there yet, with a bar on a terminal; gives how many bytes were there.

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod complete;
+mod copy;
 mod debug;
 mod edit;
 mod export;
