@@ -76,9 +76,13 @@ fn groups(cores: &[CoreSummary]) -> Vec<CoreGroup> {
 fn group(signature: &str, members: &[&CoreSummary], kernels: &[&str]) -> Option<CoreGroup> {
     let (last, first) = (members.first()?, members.last()?);
     let guests: BTreeSet<&str> = members.iter().map(|core| core.guest.as_str()).collect();
-    let with: BTreeSet<&str> = members.iter().filter_map(|core| core.kernel.as_deref()).collect();
-    let seen: Vec<bool> = kernels.iter().map(|kernel| with.contains(kernel)).collect();
-    let seen_with = kernels.iter().filter(|kernel| with.contains(*kernel));
+    let with: BTreeSet<&str> = members
+        .iter()
+        .filter_map(|core| core.kernel.as_deref())
+        .map(release)
+        .collect();
+    let seen: Vec<bool> = kernels.iter().map(|kernel| with.contains(release(kernel))).collect();
+    let seen_with = kernels.iter().filter(|kernel| with.contains(release(kernel)));
     Some(CoreGroup {
         signature: signature.to_owned(),
         count: members.len() as u64,
@@ -100,7 +104,13 @@ fn group(signature: &str, members: &[&CoreSummary], kernels: &[&str]) -> Option<
 fn kernels(cores: &[CoreSummary]) -> Vec<&str> {
     let mut known = BTreeSet::new();
     let oldest_first = cores.iter().rev().filter_map(|core| core.kernel.as_deref());
-    oldest_first.filter(|kernel| known.insert(*kernel)).collect()
+    oldest_first.filter(|kernel| known.insert(release(kernel))).collect()
+}
+
+/// What is the same of a kernel whoever told it: an agent's note, VMCOREINFO or the header of another writer's file.
+fn release(kernel: &str) -> &str {
+    let linux = ["linux ", "Linux "].iter().find_map(|name| kernel.strip_prefix(name));
+    linux.unwrap_or(kernel)
 }
 
 /// Whether a fault that was there was away and is there again.
@@ -160,6 +170,21 @@ mod tests {
         assert!(first.regressed, "6.1.2 crashed, but not by this fault");
         assert_eq!((second.count, second.guest_count, second.regressed), (2, 1, false));
         assert!(second.first_seen < second.last_seen);
+    }
+
+    #[test]
+    fn a_kernel_is_the_same_however_its_core_came() {
+        let (a, b) = (Some("bug in a"), Some("bug in b"));
+        let mut cores = [
+            core(1, "web", "linux 6.1.1", a),
+            core(2, "web", "Linux 6.1.1", b),
+            core(3, "web", "6.1.1", a),
+        ];
+        cores.reverse();
+        for group in groups(&cores) {
+            assert_eq!(group.kernels, ["linux 6.1.1"], "{}", group.signature);
+            assert!(!group.regressed, "there is one kernel only");
+        }
     }
 
     #[test]
