@@ -107,7 +107,12 @@ fn core(with_lost: bool, os: Option<&str>) -> DumpFile<VmcoreBytes, Codecs> {
                     ..CpuState::default()
                 },
             ],
-            vmcoreinfo: (os == Some("linux")).then_some(b"OSRELEASE=6.1.0\nNUMBER(phys_base)=-744488960\n".as_slice()),
+            vmcoreinfo: match os {
+                Some("linux") => Some(b"OSRELEASE=6.1.0\nNUMBER(phys_base)=-744488960\n".as_slice()),
+                // It describes itself as Linux does, and is none.
+                Some("demo") => Some(b"OSRELEASE=demo-1\n"),
+                _ => None,
+            },
             coreferry: &note,
             text: None,
         })
@@ -273,23 +278,20 @@ fn the_kdump_header_says_whose_memory_it_is() {
 #[test]
 fn a_core_of_no_linux_is_exported_with_a_warning() {
     let zlib = ExportFormat::parse("kdump-zlib").unwrap();
-    let (read, result, _) = exported(&core(false, Some("freebsd")), zlib, 2);
-    holds_the_same(&read, false, "freebsd");
-    assert!(
-        result.warnings.len() == 1 && result.warnings[0].contains("freebsd"),
-        "{:?}",
-        result.warnings
-    );
-    let DumpFile::Kdump(image) = &read else {
-        panic!("{}", read.form())
-    };
-    assert_eq!(
-        (
-            image.header.utsname.sysname.as_str(),
-            image.header.utsname.release.as_str()
-        ),
-        ("freebsd", "14.1")
-    );
+    for os in ["freebsd", "demo"] {
+        let (read, result, _) = exported(&core(false, Some(os)), zlib, 2);
+        holds_the_same(&read, false, os);
+        assert!(
+            result.warnings.len() == 1 && result.warnings[0].contains(os),
+            "{:?}",
+            result.warnings
+        );
+        let DumpFile::Kdump(image) = &read else {
+            panic!("{}", read.form())
+        };
+        let names = &image.header.utsname;
+        assert_eq!((names.sysname.as_str(), names.release.as_str()), (os, "14.1"));
+    }
 }
 
 #[test]

@@ -22,12 +22,18 @@ pub(super) fn utsname(core: &dyn Pages) -> (Utsname, Option<String>) {
         machine: "x86_64".to_owned(),
         domainname: String::new(),
     };
-    if let Some(text) = notes.vmcoreinfo {
-        let release = vmcoreinfo::value(text, "OSRELEASE").map(str::to_owned);
-        let names = of_kernel(core, text).unwrap_or_else(|| fallback("Linux".to_owned(), release));
-        return (names, None);
-    }
     let os = note.as_ref().and_then(|note| note.os.clone());
+    if let Some(text) = notes.vmcoreinfo {
+        let names = of_kernel(core, text).or_else(|| {
+            // Others may describe themselves in Linux' way; whose core it is says the note.
+            let is_linux = os.as_deref().is_none_or(|os| os == "linux");
+            let release = vmcoreinfo::value(text, "OSRELEASE").map(str::to_owned);
+            is_linux.then(|| fallback("Linux".to_owned(), release))
+        });
+        if let Some(names) = names {
+            return (names, None);
+        }
+    }
     let release = note.as_ref().and_then(|note| note.release.clone());
     let is_linux = os.as_deref() == Some("linux");
     let warning = if is_linux {
