@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{Serve, coreferry, path_text, run_ok, temp_dir};
+use common::{Serve, coreferry, path_text, run_ok, temp_dir, wait_for};
 use serde_json::Value;
 use vmcore::elf::{HeaderInput, Layout};
 use vmcore::{CoreferryNote, CpuState, KeptKernelNote, MemoryRange};
@@ -231,7 +231,12 @@ fn a_kernel_that_came_with_the_core_has_its_symbols() {
         fs::write(&sent, bytes).expect("the core is written");
         run_ok(&["send", path_text(&sent), "--to", &serve.netdump.to_string()]);
         let cores = serve.settled_cores(count);
-        serve.vmcore_path(cores[0]["id"].as_str().expect("an id"))
+        let vmcore = serve.vmcore_path(cores[0]["id"].as_str().expect("an id"));
+        // It tells the build id that symbols are found by, a moment after the core has come.
+        wait_for("explain.json", || {
+            vmcore.with_file_name("explain.json").exists().then_some(())
+        });
+        vmcore
     };
 
     for (count, (name, id, options, why)) in [
