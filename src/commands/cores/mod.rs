@@ -51,6 +51,7 @@ pub(crate) struct Args {
 
 /// Where the cores are, and how they are shown.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of all `cores` commands")]
 struct From {
     /// Read the cores of this directory, without a receiver [env: COREFERRY_DIR].
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "api")]
