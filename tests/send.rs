@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use common::{Serve, complaint, path_text, run, temp_dir};
 
@@ -82,6 +83,37 @@ fn a_core_of_our_own_layout_arrives_with_its_holes() {
 }
 
 #[test]
+fn a_core_that_is_sent_later_is_not_younger_for_that() {
+    let dir = temp_dir();
+    let serve = Serve::start(dir.path());
+    let (image, core) = (dir.path().join("image"), dir.path().join("core"));
+    fs::write(&image, noise(5000, 3)).expect("the file is written");
+    write_own_core(&core, "web-9");
+    let (written, triggered) = (Duration::from_secs(1_700_000_000), 1_600_000_000);
+    for file in [&image, &core] {
+        let file = fs::File::options().write(true).open(file).expect("it is there");
+        file.set_modified(UNIX_EPOCH + written).expect("a time");
+    }
+    for (count, (file, expected)) in [(&image, written.as_secs()), (&core, triggered)]
+        .into_iter()
+        .enumerate()
+    {
+        send(file, &serve, &[]);
+        let core = serve.settled_cores(count + 1).remove(0);
+        let info = run(&[
+            "cores",
+            "info",
+            core["id"].as_str().expect("an id"),
+            "--json",
+            "--dir",
+            path_text(dir.path()),
+        ]);
+        let info: serde_json::Value = serde_json::from_slice(&info.stdout).expect("JSON");
+        assert_eq!(info["kernel_header"]["dump_time_s"], expected, "{}", file.display());
+    }
+}
+
+#[test]
 fn a_core_that_contradicts_its_own_trailer_is_corrupt() {
     let dir = temp_dir();
     let serve = Serve::start(dir.path());
@@ -142,6 +174,7 @@ fn write_own_core(path: &Path, vm: &str) -> u64 {
         panic: Some("no luck".to_owned()),
         os: Some("linux".to_owned()),
         release: Some("6.1.0".to_owned()),
+        triggered_at: Some("2020-09-13T12:26:40Z".to_owned()),
         ..vmcore::CoreferryNote::default()
     };
     let input = HeaderInput {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use netdump::Extents;
 use vmcore::CoreferryNote;
 use vmcore::kernel_header::{ARCHITECTURE_VERSION_AMD64, KernelDumpHeader};
@@ -25,6 +26,7 @@ pub(super) struct Core {
     file: File,
     path: String,
     pub(super) len_bytes: u64,
+    written_at: Option<SystemTime>,
     note: Option<CoreferryNote>,
     /// Ranges that the file's own trailer declares as holes: they need not be sent.
     pub(super) declared: Extents,
@@ -52,6 +54,7 @@ impl Core {
             file,
             path: shown,
             len_bytes: meta.len(),
+            written_at: meta.modified().ok(),
             note: None,
             declared: Extents::new(DECLARED_MAX),
         };
@@ -114,16 +117,13 @@ impl Core {
             name.trim().to_owned()
         };
         let vm = note.map(|note| note.vm.clone()).filter(|vm| !vm.is_empty());
-        let seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
         let header = KernelDumpHeader {
             architecture: "amd64".to_owned(),
             version: 4,
             architecture_version: ARCHITECTURE_VERSION_AMD64,
             dump_len_bytes: self.len_bytes,
             dump_extent_bytes: self.len_bytes,
-            dump_time_s: seconds,
+            dump_time_s: self.dump_time_s(),
             block_len_bytes: 4096,
             hostname: hostname.or(vm).unwrap_or_else(own_name),
             version_string: note.and_then(|note| note.release.clone()).unwrap_or_default(),
@@ -131,5 +131,19 @@ impl Core {
             ..KernelDumpHeader::default()
         };
         header.encode().to_vec()
+    }
+
+    /// When the guest crashed, in seconds since 1970, as well as a file can tell: what its note says, else when it was written last.
+    /// 0 if nobody knows; what follows from a wrong time is worse than nothing.
+    fn dump_time_s(&self) -> u64 {
+        let triggered = || {
+            let text = self.note.as_ref()?.triggered_at.as_ref()?;
+            u64::try_from(text.parse::<Timestamp>().ok()?.as_second()).ok()
+        };
+        let written = || {
+            let since = self.written_at?.duration_since(UNIX_EPOCH).ok()?;
+            Some(since.as_secs())
+        };
+        triggered().or_else(written).unwrap_or(0)
     }
 }
