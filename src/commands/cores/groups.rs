@@ -15,7 +15,7 @@ pub(super) fn run(source: &Source, as_json: bool) -> Outcome {
     if as_json {
         output::json(&groups)?;
     } else if groups.is_empty() {
-        output::say("no core tells what crashed");
+        output::say("no core has a signature to be grouped by: none tells by its log what crashed");
     } else {
         output::line(&table(&groups))?;
     }
