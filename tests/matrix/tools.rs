@@ -28,8 +28,7 @@ pub(crate) struct Cell {
 const VOLATILITY_LIMIT: Duration = Duration::from_secs(1200);
 /// Debian builds makedumpfile without zstd: it must say so, not write nonsense.
 const NO_ZSTD: &str = "no zstd";
-/// crash 8.0.2 does not know kernels from 6.10 on: it tells by their symbol `module_load_offset`, gone since, that KASLR has moved
-/// them, and reads what it needs first from the wrong place.
+/// crash 8.0.2 does not know kernels from 6.10 on: see [`fault_of_old_crash`].
 const CRASH_TOO_OLD: &str = "too old";
 /// gdb reads no compressed cores, nor does Volatility 3.
 const ELF_ONLY: &str = "ELF only";
@@ -158,8 +157,7 @@ fn makedumpfile_refuses(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result
     }
 }
 
-/// It reads variables of the kernel where the kernel was linked, not where it was: memory that is no RAM or absent there, or that
-/// holds something else, by which the kernel has another version than its own, or none, and is not that of the symbols.
+/// It gives up on the core by one of its known faults.
 fn crash_refuses(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String> {
     let release = core.vmcoreinfo("OSRELEASE")?;
     let symbols = testbed.symbols(release).context("no symbols")?;
@@ -169,18 +167,51 @@ fn crash_refuses(testbed: &Testbed, dir: &Path, core: &OurCore) -> Result<String
         bail!("it opens the core now; the fault is to be taken off the list:\n{said}");
     }
     let said = run::said(dir);
-    let mut versions = said
-        .lines()
-        .filter_map(|line| line.strip_prefix("base kernel version: "));
-    let is_misread = versions.any(|version| !release.starts_with(version.trim()));
-    let is_known = |line: &&str| {
-        let is_absent = line.contains(" error: kernel virtual address: ") && line.contains("page_offset_base");
-        is_absent || is_misread && line.ends_with("do not match!")
-    };
-    let line = said.lines().find(is_known);
+    let is_moved = core.vmcoreinfo("KERNELOFFSET")? != "0";
+    let line = fault_of_old_crash(&said, release, is_moved);
     Ok(line
         .with_context(|| format!("another fault than the known one:\n{said}"))?
         .to_owned())
+}
+
+/// By what crash 8.0.2 gives up on a kernel that is too new for it, of all that it said. It tells by the symbol `module_load_offset`,
+/// gone since 6.10, that KASLR has moved a kernel: without it, it reads from the wrong place what it needs first, one place in one run and
+/// another in the next. A kernel that was moved by nothing it understands, up to the lengths in `struct module`, gone since 6.4.
+fn fault_of_old_crash<'s>(said: &'s str, release: &str, is_moved: bool) -> Option<&'s str> {
+    if !is_moved {
+        return said
+            .lines()
+            .find(|line| line.contains("invalid structure member offset: module_core_size"));
+    }
+    let mut versions = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("base kernel version: "));
+    let is_misread = versions.any(|version| !release.starts_with(version.trim()))
+        || said
+            .lines()
+            .any(|line| line.ends_with("cannot determine base kernel version"));
+    said.lines().find(|line| {
+        let is_absent = line.contains(" error: kernel virtual address: ") && line.contains("page_offset_base");
+        is_absent || is_misread && line.ends_with("do not match!")
+    })
+}
+
+#[test]
+fn faults_of_old_crash_are_told_from_others() {
+    let release = "6.12.117+deb12-amd64";
+    let absent = "crash: read error: kernel virtual address: ffffffff825d85a8  type: \"page_offset_base\"";
+    let mismatch = "crash: vmlinux and vmcore do not match!";
+    let misread = format!("base kernel version: 4.7.1\n{mismatch}");
+    let unreadable = format!("crash: cannot determine base kernel version\n{mismatch}");
+    for (said, expected) in [(absent, absent), (&misread, mismatch), (&unreadable, mismatch)] {
+        assert_eq!(fault_of_old_crash(said, release, true), Some(expected));
+        assert_eq!(fault_of_old_crash(said, release, false), None);
+    }
+    let lengths = "crash: invalid structure member offset: module_core_size";
+    assert_eq!(fault_of_old_crash(lengths, release, false), Some(lengths));
+    assert_eq!(fault_of_old_crash(lengths, release, true), None);
+    let right = format!("base kernel version: 6.12.117\n{mismatch}");
+    assert_eq!(fault_of_old_crash(&right, release, true), None);
 }
 
 /// It takes ELF for the only form of a core.
