@@ -2,7 +2,7 @@
 //! at once. Where that is a kernel of another version, the core is one of the kernel that ran, and says what was booted beside it.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,8 +19,7 @@ use crate::testbed::Testbed;
 use crate::{pvh, run};
 
 /// What the second kernel runs, with the same drivers, and how it is loaded. A program's words and the kernel's share the console: the
-/// program's come first. The first one's VMCOREINFO is told by fw_cfg; the second
-/// one's by nobody.
+/// program's come first. The first one's VMCOREINFO is told by fw_cfg; the second one's by nobody.
 const SECOND: &str = r#"
 load pvpanic_mmio qemu_fw_cfg; chmod 755 /kexec_load
 mkdir /second; printf 'load pvpanic_mmio\necho "SECOND KERNEL $(uname -r)"; sleep 2\necho c > /proc/sysrq-trigger\n' > /second/payload
@@ -154,6 +153,6 @@ fn check_one(testbed: &Testbed, dir: &Path, kernels: [Kernel; 2], seen: &Seen) -
     Ok(())
 }
 
-fn bytes(file: &PathBuf) -> Result<Vec<u8>> {
+fn bytes(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }

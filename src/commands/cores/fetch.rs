@@ -7,6 +7,7 @@ use std::path::Path;
 
 use api::{Client, ClientError, CoreState, CoreSummary, DigestedExtent};
 use serde_json::json;
+use server::limits::CHUNK_BYTES;
 
 use super::copy;
 use super::source::{self, Source, failed};
@@ -18,8 +19,6 @@ use crate::output;
 const JOIN_BYTES: u64 = 256 * 1024;
 /// Most bytes asked for in one request, so that a broken connection costs little.
 const SPAN_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes copied at a time.
-const COPY_BYTES: u64 = 1024 * 1024;
 
 /// Takes bytes at an offset of the file.
 type Sink<'a> = dyn FnMut(u64, &[u8]) -> io::Result<()> + 'a;
@@ -122,11 +121,11 @@ fn download_into(client: &Client, core: &CoreSummary, file: &File) -> Result<u64
     done.map(|_| there_bytes)
 }
 
-/// Whether a file has the bytes of an extent. An extent is a part of a chunk of 1 MiB; a longer one is fetched.
+/// Whether a file has the bytes of an extent. An extent is a part of a chunk; a longer one is fetched.
 fn has(file: &File, extent: &DigestedExtent) -> bool {
     let Some(length) = usize::try_from(extent.length)
         .ok()
-        .filter(|_| extent.length <= COPY_BYTES)
+        .filter(|_| extent.length <= CHUNK_BYTES)
     else {
         return false;
     };
